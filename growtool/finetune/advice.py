@@ -14,7 +14,7 @@ from growtool.finetune.config import STATELESS, RunConfig
 from growtool.finetune.parallel.device import is_out_of_memory
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.state.folder import RunFolder
-from growtool.finetune.state.snapshot import read_course
+from growtool.finetune.state.resume import readable_states
 from growtool.finetune.update.loop import Diverged
 
 
@@ -41,10 +41,6 @@ def advising_on_memory(
     """Turn errors of the block that say that memory ran out into one that says what to change.
 
     Args:
-        config: the options of the run.
-        folder: the run's folder.
-        device: that the run is on.
-        world: the processes that share the work.
         step: returns the updates done; None while the run is being prepared, and its folder not written yet.
 
     Raises:
@@ -93,12 +89,10 @@ def _to_save_memory(config: RunConfig, folder: RunFolder | None, world: World) -
 
 def _last_good(folder: RunFolder) -> tuple[Path | None, str]:
     """Return the latest checkpoint of a run, and a clause that names it. All saved weights are finite."""
-    saved = [path for path in (folder.last, *folder.saved()) if path.is_dir()]
-    if not saved:
+    states, _ = readable_states(folder)
+    if not states:
         return None, "no checkpoint was saved yet"
-    steps = {path: read_course(path)[0] for path in saved}
-    latest = max(reversed(saved), key=lambda path: steps[path].step)
-    course = steps[latest]
+    latest, course = states[-1]
     if course.batch:
         return latest, f"{latest} is the last good checkpoint"
     return folder.last, f"{folder.last} holds epoch {course.epoch}, the last good one"

@@ -5,30 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import torch
+from timm.data import Mixup
+from timm.data.random_erasing import RandomErasing
+from timm.loss import create_classification_loss
+from timm.utils import ModelEmaV3, dispatch_clip_grad
+from torch import Tensor, nn
 
 from growtool.calibration import recalibrate
-from growtool.checkpoint import open_checkpoint
+from growtool.checkpoint import Checkpoint, open_checkpoint
+from growtool.finetune.config import RunConfig
+from growtool.finetune.data.loaders import ImageBatches, StreamBatches
 from growtool.finetune.parallel.device import forget_peak, mixed_precision
 from growtool.finetune.parallel.distributed import World, average_statistics, replicate, shard, synchronised
 from growtool.finetune.update.adapters import add_adapters
+from growtool.finetune.update.growth_report import read_factors
 from growtool.finetune.update.loop import Trainer
-from growtool.finetune.update.lr_factors import read_factors, scale_rates
 from growtool.finetune.update.model import compiled, count_classes, layout, load_model, place
 from growtool.finetune.update.new_positions import NewWarmup
 from growtool.finetune.update.objective import Objective, Teacher, annealed, require_same_task
-from growtool.finetune.update.optimizer import create_optimizer, create_schedule
-
-if TYPE_CHECKING:
-    from timm.utils import ModelEmaV3
-    from torch import Tensor, nn
-
-    from growtool.checkpoint import Checkpoint
-    from growtool.finetune.config import RunConfig
-    from growtool.finetune.data.loaders import ImageBatches, StreamBatches
-    from growtool.finetune.update.trainable import Selection
+from growtool.finetune.update.optimizer import create_optimizer, create_schedule, scale_rates
+from growtool.finetune.update.trainable import Selection
 
 
 def open_teacher(
@@ -37,10 +35,7 @@ def open_teacher(
     """Load the teacher that `--kd-teacher` names; return None without one.
 
     Args:
-        config: the options of the run.
-        student: the model that learns.
         classes: names of the student's classes; empty if they are not known.
-        device: to run the teacher on.
         steps: updates of the whole run, over which the teacher's part in the loss is annealed.
 
     Raises:
@@ -76,22 +71,14 @@ def assemble(
         config: the options of the run, all of them set.
         source: the checkpoint that `model` was loaded from; the growth report beside it has the `--lr-factors`.
         model: on the CPU, with its weights.
-        selection: what trains.
         new: what growth added, for `--new-warmup`.
         teacher: for distillation; None without one.
         batches: batches to train on; the first images also serve to recalibrate BatchNorm and to start adapters.
-        device: to train on.
-        world: the processes that share the work.
         steps: updates of the whole run.
 
     Raises:
         PlanError: timm cannot create the optimizer or the schedule, or no layer takes adapters.
     """
-    from timm.data import Mixup
-    from timm.data.random_erasing import RandomErasing
-    from timm.loss import create_classification_loss
-    from timm.utils import dispatch_clip_grad
-
     model, selection = _prepared(config, model, selection, batches, device, world)
     criterion = create_classification_loss("ce", smoothing=config.smoothing, soft_targets=config.mixes).to(device)
     ema = _averaged(config, model)
@@ -144,8 +131,6 @@ def _prepared(
     Raises:
         PlanError: no layer takes adapters.
     """
-    from timm.loss import create_classification_loss
-
     # FSDP2 shards contiguous parameters along their first dimension, so that only images are channels-last there.
     model = place(model, device, channels_last=config.channels_last and config.engine != "fsdp")
     first_images = partial(_first_images, batches, layout(config.channels_last), config.grad_accum_steps)
@@ -164,8 +149,6 @@ def _prepared(
 
 def _averaged(config: RunConfig, model: nn.Module) -> ModelEmaV3 | None:
     """Return timm's running average of the weights, or None; it copies the model before sharding or DDP wraps it."""
-    from timm.utils import ModelEmaV3
-
     if config.ema_decay is None:
         return None
     # torch's foreach kernels do not take the sharded parameters and the whole buffers of FSDP2 together.

@@ -5,7 +5,7 @@ This module imports no torch, so that the command line can build a configuration
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
@@ -54,7 +54,8 @@ class RunConfig(Settings):
     def _go_together(self) -> RunConfig:
         """Raise for all contradictions at once."""
         errors = [
-            InitErrorDetails(type=problem(text), loc=names, input=None) for names, text in find_contradictions(self)
+            InitErrorDetails(type=problem(text), loc=names, input=None)
+            for names, text in (*_contradictions(self), *_without_effect(self))
         ]
         if errors:
             raise ValidationError.from_exception_data("RunConfig", errors)
@@ -116,11 +117,6 @@ class RunConfig(Settings):
         return self.sched_steps or self.sched_start + updates
 
 
-def find_contradictions(config: RunConfig) -> list[Finding]:
-    """Return all contradictions between options that can be found without looking at a file."""
-    return [*_contradictions(config), *_without_effect(config)]
-
-
 def _contradictions(config: RunConfig) -> Iterator[Finding]:
     """Yield options that exclude each other, or whose values do not go together."""
     for group in ALTERNATIVES:
@@ -129,7 +125,7 @@ def _contradictions(config: RunConfig) -> Iterator[Finding]:
             yield given, f"{len(given)} given, expected one of them; drop the others"
     flips = _changed(config, "hflip") if config.hflip else ()
     if config.no_aug and (others := (*_changed(config, "aa", "reprob", "train_crop_mode", "scale"), *flips)):
-        yield ("no_aug",), f"contradicts {_and(others)}; drop one side"
+        yield ("no_aug",), f"contradicts {' and '.join(map(flag_of, others))}; drop one side"
     if config.mixes and config.batch_size % 2:
         yield (
             ("batch_size",),
@@ -187,7 +183,3 @@ def _without_effect(config: RunConfig) -> Iterator[Finding]:
 def _changed(config: RunConfig, *names: str) -> tuple[str, ...]:
     """Return those of the named options whose value is not the default."""
     return tuple(name for name in names if config.changes(name))
-
-
-def _and(names: Iterable[str]) -> str:
-    return " and ".join(map(flag_of, names))

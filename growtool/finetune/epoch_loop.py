@@ -77,12 +77,9 @@ class EpochLoop:
     """The loop of a run.
 
     Args:
-        job: the run, ready to start.
         course: progress of the run so far; the loop keeps it up to date.
-        folder: the run's folder.
         journal: receives the records; None in all processes but the first.
         saver: writes the checkpoints; None in all processes but the first.
-        progress: observer of the run.
         request: tells whether a signal asked the run to stop.
     """
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,6 @@ from growtool.finetune.data.fields import require_labels
 from growtool.finetune.data.loaders import eval_batches
 from growtool.finetune.data.reading import NOT_COUNTED
 from growtool.finetune.data.sources import open_source
-from growtool.finetune.options.merging import make_config
 from growtool.finetune.parallel.device import in_use, mixed_precision, resolve_device
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.state.records import Evaluation
@@ -71,59 +69,20 @@ def evaluate(
     return Evaluation(100 * right1 / count, 100 * right5 / count, loss_sum / count, int(count))
 
 
-def evaluate_checkpoint(
-    checkpoint: Path | str,
-    data: Path | str,
-    *,
-    dataset: str = "",
-    split: str | None = None,
-    batch_size: int = 256,
-    workers: int = 0,
-    device: str = "auto",
-    autocast: str | None = None,
-    channels_last: bool = False,
-    data_kwargs: Mapping[str, Any] | None = None,
-    told: Callable[[str], None] = lambda remark: None,
-    tf32: bool = True,
-) -> Evaluation:
+def evaluate_checkpoint(config: RunConfig, told: Callable[[str], None] = lambda remark: None) -> Evaluation:
     """Evaluate a checkpoint on the validation split of a folder of images, or of a dataset of timm.
 
     Args:
-        checkpoint: a timm folder or a `.safetensors` file.
-        data: a folder that holds the split as a folder of class folders, a tar file or parquet files; or the root of
-            `dataset`.
-        dataset: a dataset string of timm, e.g. `hfds/uoft-cs/cifar10`.
-        split: name of the split; by default the first that exists of validation, val, valid and test.
-        batch_size: images of a batch.
-        workers: processes that read images; 0 reads in this one.
-        device: `auto`, or a torch device.
-        autocast: type for mixed precision, `bfloat16` or `float16`; None for none.
-        channels_last: lay images and convolutions out in channels-last order.
-        data_kwargs: options of timm's reader for `dataset` or parquet files.
+        config: names checkpoint and data, and how to evaluate; its options of training are not used.
         told: called with each sentence that the user should read, such as on files that are left out.
-        tf32: on CUDA, compute products in TF32 and let cuDNN search for the fastest convolutions, as timm does.
 
     Raises:
         CheckpointError: the checkpoint cannot be opened, or its weights are not those of its config.
         PlanError: no such folder, no images, other classes than the checkpoint's, or no such device.
     """
-    config = make_config(
-        {
-            "checkpoint": checkpoint,
-            "data": data,
-            "dataset": dataset,
-            "val_split": split,
-            "batch_size": batch_size,
-            "workers": workers,
-            "amp": autocast is not None,
-            "amp_dtype": autocast,
-            "channels_last": channels_last,
-            "data_kwargs": dict(data_kwargs or {}),
-        }
-    )
-    resolved = resolve_device(device)
-    with in_use(resolved, tf32=tf32):
-        return evaluate_source(checkpoint, config, resolved, World(), told)
+    device = resolve_device(config.device)
+    with in_use(device, tf32=config.tf32):
+        return evaluate_source(config.checkpoint, config, device, World(), told)
 
 
 def evaluate_source(
@@ -138,7 +97,6 @@ def evaluate_source(
     Args:
         checkpoint: a timm folder or a `.safetensors` file.
         config: the options for data, batches and precision; its own checkpoint is not used.
-        device: to compute on.
         world: the processes that share the images; all of them must call this.
         told: called with each sentence that the user should read.
 
@@ -160,9 +118,7 @@ def evaluate_source(
     for remark in split.remarks:
         told(remark)
     require_readable(split)
-    batches = eval_batches(
-        split, format, batch_size=config.images_at_once, workers=config.workers, device=device, world=world
-    )
+    batches = eval_batches(split, format, config, world, device)
     model = place(model, device, channels_last=config.channels_last)
     result = evaluate(
         model,

@@ -13,6 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
 from growtool.checkpoint import infos_of, json_text, write_safetensors
 from growtool.checkpoint.beside import OPTIMIZER, OPTIMIZER_TENSORS
 from growtool.checkpoint.documents import read_document
@@ -49,8 +52,6 @@ def read_state(folder: Path) -> OptimizerState:
     Raises:
         CheckpointError: a file is missing, damaged or of another format, or the two are no pair.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     def read(document: Any) -> OptimizerState:
         if document["format"] != FORMAT:

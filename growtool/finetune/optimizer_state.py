@@ -61,12 +61,11 @@ def capture(optimizer: torch.optim.Optimizer, model: nn.Module, keep: Keep | Non
 
     Args:
         optimizer: holds parameters of `model`.
-        model: what trains.
         keep: makes the tensor to return of each one and its key. By default tensors are moved to the CPU; those that
             are there already are not copied, so that later steps change them.
     """
     state = optimizer.state_dict()
-    keep = keep or _on_cpu
+    keep = keep or (lambda key, tensor: tensor.cpu())
     names = _names_by_number(optimizer, model)
     tensors: dict[str, Tensor] = {}
     groups = [
@@ -83,7 +82,7 @@ def capture(optimizer: torch.optim.Optimizer, model: nn.Module, keep: Keep | Non
                 values.setdefault(name, {})[str(slot)] = encoded
     rest = {key: value for key, value in state.items() if key not in ("state", "param_groups")}
     extra = {key: packed(value, f"extra/{key}", tensors, keep) for key, value in rest.items()}
-    return OptimizerState(_class(optimizer), groups, tensors, values, extra)
+    return OptimizerState(type(optimizer).__name__, groups, tensors, values, extra)
 
 
 def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: OptimizerState, *, where: str) -> None:
@@ -91,19 +90,19 @@ def restore(optimizer: torch.optim.Optimizer, model: nn.Module, state: Optimizer
 
     Args:
         optimizer: holds parameters of `model`.
-        model: what trains.
         state: of an optimizer of the same class, with the same parameters in the same groups and order.
         where: the place of the state, for messages.
 
     Raises:
         CheckpointError: the state is of another optimizer or of other parameters, or an option has another type.
     """
-    groups, names = optimizer.state_dict()["param_groups"], _names_by_number(optimizer, model)
+    kind, groups = type(optimizer).__name__, optimizer.state_dict()["param_groups"]
+    names = _names_by_number(optimizer, model)
     here = [[names[index] for index in group["params"]] for group in groups]
-    if state.algorithm != _class(optimizer) or here != [list(group["params"]) for group in state.groups]:
+    if state.algorithm != kind or here != [list(group["params"]) for group in state.groups]:
         raise CheckpointError(
             f"{where}: found the state of {state.algorithm} over {sum(len(g['params']) for g in state.groups)} "
-            f"parameters in {len(state.groups)} groups, expected {_class(optimizer)} over {len(names)} in {len(here)} "
+            f"parameters in {len(state.groups)} groups, expected {kind} over {len(names)} in {len(here)} "
             "with the same names in the same order; resume with the options of that run, or start a new one"
         )
     options = [
@@ -142,7 +141,6 @@ def adopt(
 
     Args:
         optimizer: holds parameters of `model`.
-        model: what trains.
         state: of an optimizer over another model, or over the same in other groups or order.
         shapes: shapes of the parameters of `state` by name. They cannot be read off `state`, since not every state
             tensor has the shape of its parameter.
@@ -150,7 +148,7 @@ def adopt(
     Returns:
         The number of parameters whose state was loaded; 0 if `state` is of another class of optimizer.
     """
-    if state.algorithm != _class(optimizer):
+    if state.algorithm != type(optimizer).__name__:
         return 0
     names = _names_by_number(optimizer, model)
     now = {name: parameter.shape for name, parameter in model.named_parameters()}
@@ -165,10 +163,6 @@ def adopt(
 def with_mean(moments: Tensor, mask: Tensor) -> Tensor:
     """Return second moments that are the mean of the others where `mask` is set, so that steps there are as large."""
     return moments.masked_fill(mask, float(moments[~mask].mean()))
-
-
-def _class(optimizer: torch.optim.Optimizer) -> str:
-    return type(optimizer).__name__
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -198,7 +192,3 @@ def _by_number(
         if slots:
             numbered[index] = slots
     return numbered
-
-
-def _on_cpu(key: str, tensor: Tensor) -> Tensor:
-    return tensor.cpu()

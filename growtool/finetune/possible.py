@@ -27,9 +27,6 @@ def require_possible(
     """Check all options and the kind of the checkpoint, and raise once for all problems.
 
     Args:
-        config: the options of the run.
-        folder: the run's folder.
-        world: the processes that share the work.
         source: opens the checkpoint; no weight is read.
 
     Returns:
@@ -57,7 +54,7 @@ def require_possible(
     if errors:
         kind = CheckpointError if all(isinstance(error, CheckpointError) for error in errors) else PlanError
         raise kind(list(dict.fromkeys(problem for error in errors for problem in error.problems)))
-    return _device(config, world)
+    return resolve_device(config.device, world)
 
 
 def _require_options(config: RunConfig, world: World) -> None:
@@ -78,17 +75,13 @@ def _require_options(config: RunConfig, world: World) -> None:
         )
     kind = "cpu"
     try:
-        kind = _device(config, world).type
+        kind = resolve_device(config.device, world).type
     except GrowtoolError as error:
         problems.extend(error.problems)
     if config.sync_bn and kind != "cuda":
         problems.append("--sync-bn: torch synchronises BatchNorm on CUDA devices only; drop it")
     if problems:
         raise PlanError(problems)
-
-
-def _device(config: RunConfig, world: World) -> torch.device:
-    return resolve_device(config.device, world.local_rank if world.size > 1 else None)
 
 
 def _require_trainable(config: RunConfig, source: Callable[[], Checkpoint]) -> None:

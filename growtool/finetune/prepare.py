@@ -21,12 +21,13 @@ from growtool.finetune.job import Job
 from growtool.finetune.optimizer_files import read_state
 from growtool.finetune.optimizer_state import adopt
 from growtool.finetune.options.course import length_of
-from growtool.finetune.options.defaults import applied, choose, grown_with_losses
+from growtool.finetune.options.defaults import applied, choose
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.possible import require_possible
 from growtool.finetune.state.folder import RunFolder
 from growtool.finetune.state.resume import as_it_began
 from growtool.finetune.update.adapters import LowRank
+from growtool.finetune.update.growth_report import grown_with_losses
 from growtool.finetune.update.loop import Trainer
 from growtool.finetune.update.model import load_model, replace_head, spec_for
 from growtool.finetune.update.new_positions import begun_anew
@@ -55,8 +56,6 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
     """Open the checkpoint and the images, and set up training. Nothing is written.
 
     Args:
-        config: the options of the run.
-        device: to train on.
         world: the processes that share the work; by default one.
 
     Raises:
@@ -94,9 +93,7 @@ def prepare(config: RunConfig, device: torch.device, world: World | None = None)
         spec=_named(spec, classes),
         trainer=trainer,
         train=batches,
-        eval=eval_batches(
-            held_out, format, batch_size=config.images_at_once, workers=config.workers, device=device, world=world
-        ),
+        eval=eval_batches(held_out, format, config, world, device),
         steps=steps,
         epochs=math.ceil(steps / len(batches)),
         macs=macs,
@@ -111,7 +108,6 @@ def foresee(config: RunConfig, source: Checkpoint, world: World, teacher: Checkp
     """Check a run whose checkpoint does not exist yet, without reading weights or images.
 
     Args:
-        config: the options of the run.
         source: the checkpoint, as far as it is known.
         world: the processes that will share the work.
         teacher: the checkpoint to learn from, if it does not exist yet either; else that of the options.
@@ -152,15 +148,11 @@ def _named(spec: ModelSpec, classes: tuple[str, ...]) -> ModelSpec:
 
 def _require_norms(config: RunConfig, source: Checkpoint, model: nn.Module) -> None:
     """Raise PlanError for options about BatchNorm if the model has none."""
-    given = {f"--recalibrate {config.recalibrate}": config.recalibrate, "--sync-bn": config.sync_bn}
-    if any(given.values()) and not tracking_norms(model):
-        raise PlanError(
-            [
-                f"{flag}: found no BatchNorm with running statistics in {source.name}; drop the option"
-                for flag, asked in given.items()
-                if asked
-            ]
-        )
+    flags = [f"--recalibrate {config.recalibrate}"] if config.recalibrate else []
+    flags += ["--sync-bn"] if config.sync_bn else []
+    if flags and not tracking_norms(model):
+        found = f"found no BatchNorm with running statistics in {source.name}"
+        raise PlanError([f"{flag}: {found}; drop the option" for flag in flags])
 
 
 def _require_variance(
@@ -222,7 +214,6 @@ def remarks(config: RunConfig, trainer: Trainer, carried: int) -> Iterator[str]:
     """Yield a sentence for each option that does less than its value says.
 
     Args:
-        config: the options of the run.
         trainer: before its first update.
         carried: number of parameters whose optimizer state was loaded.
     """

@@ -9,6 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
+
 from growtool.checkpoint import open_checkpoint
 from growtool.finetune.advice import advising_on_memory
 from growtool.finetune.config import RunConfig
@@ -136,9 +139,6 @@ def _go_back(folder: RunFolder, course: RunProgress, best: Best, saver: Saver) -
 
 def _resolved(job: Job) -> dict[str, Any]:
     """Return the content of `config.yaml`: all options, and under `resolved` what they came to in this run."""
-    import timm
-    import torch
-
     trainer, teacher = job.trainer, job.config.kd_teacher
     options = job.config.as_dict() | dict.fromkeys(job.choices)
     options = {key: value for key, value in options.items() if key not in ("force", "resume")}
@@ -162,6 +162,3 @@ def _resolved(job: Job) -> dict[str, Any]:
             "versions": {"growtool": version("growtool"), "timm": timm.__version__, "torch": str(torch.__version__)},
         }
     }
-
-
-__all__ = ["RunResult", "finetune"]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from growtool.finetune.commands import beginning_anew
 from growtool.finetune.job import Job
-from growtool.finetune.options.defaults import AUTOMATIC, choose, grown_with_losses, network_of, shown
+from growtool.finetune.options.defaults import AUTOMATIC, choose, network_of, shown
 from growtool.finetune.state.folder import RunFolder
 from growtool.finetune.state.records import EpochRecord
+from growtool.finetune.update.growth_report import grown_with_losses
 
 _SHORT = 3  # epochs; fewer do not make up for the accuracy that the first updates cost
 
@@ -42,10 +43,6 @@ def shortfall_of(job: Job, folder: RunFolder, initial: EpochRecord, best: EpochR
     """Return the shortfall of a run; None if the best epoch is at least as accurate as the start.
 
     Args:
-        job: the run.
-        folder: the run's folder.
-        initial: evaluation before the first update.
-        best: evaluation of the best epoch.
         count: number of evaluation images.
     """
     if best.top1 >= initial.top1:

@@ -158,8 +158,8 @@ def fed_from(splits: dict[str, Held], classes: Sequence[str]) -> Iterator[None]:
     def training(split: Held, _: Any, config: Any, *__: Any) -> Training:
         return Training(split, config.batch_size, config.seed)
 
-    def validation(split: Held, _: Any, *, batch_size: int, **__: Any) -> Validation:
-        return Validation(split, batch_size)
+    def validation(split: Held, _: Any, config: Any, *__: Any) -> Validation:
+        return Validation(split, config.images_at_once)
 
     instead = {
         "open_splits": opened, "require_readable": lambda split: None, "train_batches": training,

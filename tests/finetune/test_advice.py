@@ -15,12 +15,11 @@ from typer.testing import CliRunner
 from growtool.cli.app import app
 from growtool.errors import PlanError
 from growtool.finetune import assemble, evaluate, job
-from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.parallel.device import is_out_of_memory
 from growtool.finetune.run import finetune
 from growtool.finetune.state import folder as state
 from growtool.finetune.update.loop import Trainer
-from tests.support.finetune import UNCLOSED_IMAGES, read_metrics, run_config
+from tests.support.finetune import UNCLOSED_IMAGES, evaluated, read_metrics, run_config
 
 pytestmark = UNCLOSED_IMAGES
 # One update an epoch; the warm-up starts at a rate of 0, so the first is harmless and the second is not.
@@ -51,7 +50,7 @@ def test_a_diverging_run_says_where_and_keeps_the_last_good_epoch(checkpoint: Pa
     )
     for folder in ("best", "last"):
         assert json.loads((tmp_path / "run" / folder / "training.json").read_text())["step"] == 1
-    assert evaluate_checkpoint(tmp_path / "run/last", data, device="cpu").count == 12
+    assert evaluated(tmp_path / "run/last", data).count == 12
 
 
 @pytest.mark.parametrize("epochs", [1, 0], ids=["from-an-epoch", "from-the-start"])

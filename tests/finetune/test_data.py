@@ -11,6 +11,7 @@ import torch
 
 from growtool.errors import PlanError
 from growtool.finetune.data.loaders import EpochBatches
+from growtool.finetune.parallel.distributed import World
 from growtool.finetune.run import finetune
 from growtool.images import class_names, numbered, open_split
 from tests.support.finetune import (
@@ -133,7 +134,7 @@ def test_a_validation_split_may_lack_a_class_without_moving_the_others(tmp_path:
 
 
 def test_an_epoch_shows_each_image_at_most_once_in_an_order_of_its_own():
-    batches = EpochBatches(10, 3, seed=0)
+    batches = EpochBatches(10, 3, 0, World())
     orders = []
     for epoch in (1, 2, 1):
         batches.set_epoch(epoch)
@@ -148,5 +149,5 @@ def test_an_epoch_shows_each_image_at_most_once_in_an_order_of_its_own():
 
 def test_the_order_leaves_the_global_generator_alone():
     before = torch.get_rng_state()
-    list(EpochBatches(10, 3, seed=0))
+    list(EpochBatches(10, 3, 0, World()))
     assert torch.equal(before, torch.get_rng_state())

@@ -16,8 +16,9 @@ from growtool.checkpoint import open_checkpoint
 from growtool.cli.app import app
 from growtool.errors import PlanError
 from growtool.finetune.config import RunConfig
-from growtool.finetune.options.defaults import choose, grown_with_losses, in_words, network_of, shown
+from growtool.finetune.options.defaults import choose, in_words, network_of, shown
 from growtool.finetune.run import finetune
+from growtool.finetune.update.growth_report import grown_with_losses
 from tests.support.finetune import UNCLOSED_IMAGES, Notices, losses, run_config, write_checkpoint
 
 pytestmark = UNCLOSED_IMAGES

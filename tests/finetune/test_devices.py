@@ -27,7 +27,7 @@ from growtool.finetune.state.progress import RunProgress
 from growtool.finetune.state.snapshot import Snapshot, take
 from growtool.finetune.update import model as finetune_model
 from growtool.finetune.update.adapters import LowRank, initial_factors
-from tests.support.finetune import UNCLOSED_IMAGES, run_config
+from tests.support.finetune import UNCLOSED_IMAGES, evaluated, run_config
 from tests.support.models import randomise_
 
 CPU = torch.device("cpu")
@@ -35,8 +35,8 @@ CPU = torch.device("cpu")
 
 def test_a_numbered_device_is_refused_for_several_processes():
     with pytest.raises(PlanError, match=r"--device: found 'cuda:1' for several processes.*expected cuda.*CUDA_VISIBLE"):
-        resolve_device("cuda:1", local_rank=0)
-    assert resolve_device("cpu", local_rank=1) == CPU
+        resolve_device("cuda:1", World(0, 2, local_rank=0))
+    assert resolve_device("cpu", World(1, 2, local_rank=1)) == CPU
 
 
 @pytest.mark.parametrize(
@@ -97,9 +97,9 @@ def test_precisions_that_were_set_by_their_new_names_are_restored(monkeypatch: p
         products.fp32_precision = before
 
 
-@pytest.mark.parametrize("evaluated", [False, True])
+@pytest.mark.parametrize("trains", [True, False])
 def test_training_and_evaluation_use_the_device_throughout(
-    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluated: bool
+    checkpoint: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trains: bool
 ):
     from growtool.finetune import evaluate as evaluating
     from growtool.finetune import run as running
@@ -112,10 +112,10 @@ def test_training_and_evaluation_use_the_device_throughout(
 
     monkeypatch.setattr(running, "in_use", noted)
     monkeypatch.setattr(evaluating, "in_use", noted)
-    if evaluated:
-        evaluating.evaluate_checkpoint(checkpoint, data, device="cpu", tf32=False)
-    else:
+    if trains:
         finetune(run_config(checkpoint, data, tmp_path / "run", epochs=None, steps=1, tf32=False))
+    else:
+        evaluated(checkpoint, data, tf32=False)
     assert used == [(CPU, False)]
 
 

@@ -17,12 +17,12 @@ from growtool.finetune.run import finetune
 from growtool.finetune.state.weights import exported
 from growtool.finetune.update.adapters import LowRank, initial_factors
 from growtool.finetune.update.objective import annealed, divergence
-from growtool.finetune.update.trainable import new_mask, new_tensors
+from growtool.finetune.update.trainable import new_mask
 from growtool.growing import grow
 from growtool.plan import load_plan
 from growtool.recipe import resolve
 from growtool.report.macs import macs_of
-from tests.support.finetune import UNCLOSED_IMAGES, losses, read_metrics, run_config, write_checkpoint
+from tests.support.finetune import UNCLOSED_IMAGES, losses, new_in, read_metrics, run_config, write_checkpoint
 
 pytestmark = UNCLOSED_IMAGES
 CPU = torch.device("cpu")
@@ -51,7 +51,7 @@ def test_training_what_is_new_in_a_wider_model_keeps_every_old_element(
     """Decay, momentum and running statistics included, to the bit; and every part that growth made does change."""
     wider = grown(checkpoint, WIDER)
     result = finetune(run_config(wider, data, tmp_path / "run", train="new", opt=opt, weight_decay=0.1))
-    new, before, after = new_tensors(wider), weights(wider), weights(tmp_path / "run/last")
+    new, before, after = new_in(wider), weights(wider), weights(tmp_path / "run/last")
     assert new.slices and not new.names
     for name, tensor in before.items():
         moved = tensor != after[name]

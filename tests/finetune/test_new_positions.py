@@ -19,11 +19,11 @@ from growtool.finetune.optimizer_state import OptimizerState, capture
 from growtool.finetune.prepare import prepare
 from growtool.finetune.run import finetune
 from growtool.finetune.update.new_positions import NewWarmup, begun_anew
-from growtool.finetune.update.trainable import Selection, new_tensors
+from growtool.finetune.update.trainable import Selection
 from growtool.growing import grow
 from growtool.plan import load_plan
 from growtool.recipe import resolve
-from tests.support.finetune import CLASSES, PRETRAINED_CFG, UNCLOSED_IMAGES, losses, run_config
+from tests.support.finetune import CLASSES, PRETRAINED_CFG, UNCLOSED_IMAGES, losses, new_in, run_config
 from tests.support.processes import in_processes
 
 pytestmark = UNCLOSED_IMAGES
@@ -51,7 +51,7 @@ def vit(data: Path, tmp_path: Path) -> Path:
 
 def parts(folder: Path, of: Path) -> dict[str, tuple[Tensor, Tensor]]:
     """The parameters in `folder`, each as its old and its new elements by the growth report of `of`."""
-    new, state = new_tensors(of), load_file(folder / "model.safetensors")
+    new, state = new_in(of), load_file(folder / "model.safetensors")
     masks = {name: new.mask(name, tensor.shape) for name, tensor in state.items()}
     return {name: (tensor[~masks[name]], tensor[masks[name]]) for name, tensor in state.items()}
 
@@ -153,7 +153,7 @@ def test_processes_compute_what_one_does(vit: Path, data: Path, tmp_path: Path, 
 @pytest.mark.parametrize("how", ["carried", "reset", "mean"])
 def test_the_state_of_new_positions_begins_anew(vit: Path, data: Path, tmp_path: Path, how: Any):
     """First moments at 0, second ones at 0 or at the mean of the old ones of their tensor; old ones and counts stay."""
-    carried, new = read_state(vit), new_tensors(vit)
+    carried, new = read_state(vit), new_in(vit)
     config = run_config(vit, data, tmp_path / "run", carry_optimizer=True, new_state=how)
     trainer = prepare(config, torch.device("cpu")).trainer
     state = capture(trainer.optimizer, trainer.model)

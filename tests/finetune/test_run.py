@@ -15,13 +15,13 @@ from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.run import finetune
 from tests.support.finetune import (
     CLASSES,
     UNCLOSED_IMAGES,
     Notices,
     change_config,
+    evaluated,
     read_metrics,
     run_config,
     write_checkpoint,
@@ -48,7 +48,7 @@ def test_accuracy_and_loss_are_what_plain_timm_computes(checkpoint: Path, data: 
     images, labels = zip(*ImageDataset(data / "validation", transform=transform), strict=True)
     with torch.no_grad():
         logits, targets = model(torch.stack(images)), torch.tensor(labels)
-    found = evaluate_checkpoint(checkpoint, data, batch_size=5, device="cpu")
+    found = evaluated(checkpoint, data, batch_size=5)
     assert found.count == len(labels) == 12
     assert found.top1 == pytest.approx(100 * float((logits.argmax(1) == targets).float().mean()))
     assert found.top5 == 100  # of three classes

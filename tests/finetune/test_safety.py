@@ -16,11 +16,18 @@ from typer.testing import CliRunner
 
 from growtool.cli.app import app
 from growtool.errors import CheckpointError, PlanError
-from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.run import finetune
 from growtool.finetune.state.journal import Journal, read_events
 from growtool.finetune.update.loop import Trainer
-from tests.support.finetune import UNCLOSED_IMAGES, Notices, losses, read_metrics, run_config, write_checkpoint
+from tests.support.finetune import (
+    UNCLOSED_IMAGES,
+    Notices,
+    evaluated,
+    losses,
+    read_metrics,
+    run_config,
+    write_checkpoint,
+)
 
 pytestmark = UNCLOSED_IMAGES
 
@@ -74,7 +81,7 @@ def test_the_default_is_to_stop_at_a_loss_that_is_not_finite(
         finetune(run_config(checkpoint, data, tmp_path / "run"))
     skipping = shlex.split(str(caught.value).splitlines()[-1])
     assert skipping == ["growtool", "finetune", "-o", str(tmp_path / "run"), "--resume", "auto", "--nonfinite", "skip"]
-    assert evaluate_checkpoint(tmp_path / "run/last", data, device="cpu").count == 12
+    assert evaluated(tmp_path / "run/last", data).count == 12
     done = CliRunner().invoke(app, [*skipping[1:], "--json"])
     result = json.loads(done.stdout)
     assert (result["steps"], result["skipped"]) == (6, 1)

@@ -19,7 +19,8 @@ from growtool.errors import PlanError
 from growtool.finetune.optimizer_files import read_state, write_state
 from growtool.finetune.optimizer_state import OptimizerState, capture
 from growtool.finetune.run import finetune
-from growtool.finetune.update.lr_factors import read_factors, scale_rates
+from growtool.finetune.update.growth_report import read_factors
+from growtool.finetune.update.optimizer import scale_rates
 from growtool.growing.optimizer import find_state, grow_state
 from growtool.recipe import resolve
 from growtool.trace import ChannelGroup, GroupPair, PairedAxis

@@ -15,11 +15,10 @@ from PIL import Image
 from timm.utils.misc import natural_key
 
 from growtool.errors import PlanError
-from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.prepare import prepare
 from growtool.images import EVAL_SPLITS, LabelledImages, Split, mode_of, open_split
 from growtool.images.listing import natural_order
-from tests.support.finetune import run_config, write_checkpoint, write_data, write_images
+from tests.support.finetune import evaluated, run_config, write_checkpoint, write_data, write_images
 
 
 def picture(path: Path, mode: str = "RGB", format: str | None = None) -> Path:
@@ -208,7 +207,7 @@ def test_images_have_the_channels_that_the_model_takes(channels: int, mode: str,
         job = prepare(run_config(checkpoint, data, tmp_path / "run", train_crop_mode=crop), torch.device("cpu"))
         images, _ = next(job.train.epoch(1))
         assert images.shape == (8, channels, 32, 32) and images.std() > 0.1
-    assert evaluate_checkpoint(checkpoint, data, device="cpu").count == 12
+    assert evaluated(checkpoint, data).count == 12
     split = LabelledImages.of(
         data, EVAL_SPLITS, channels=channels, num_classes=3, label_names=None, checkpoint="model"
     ).split
@@ -221,7 +220,7 @@ def test_other_channels_are_refused_before_an_image_is_read(tmp_path: Path):
     with pytest.raises(PlanError, match=message):
         prepare(run_config(checkpoint, data, tmp_path / "run"), torch.device("cpu"))
     with pytest.raises(PlanError, match=message):
-        evaluate_checkpoint(checkpoint, data, device="cpu")
+        evaluated(checkpoint, data)
     with pytest.raises(PlanError, match=message):
         LabelledImages.of(data, EVAL_SPLITS, channels=13, num_classes=3, label_names=None, checkpoint="model")
 
@@ -280,5 +279,5 @@ def test_more_than_decoders_are_known_to_raise_is_no_traceback(tmp_path: Path, m
 
     monkeypatch.setattr(Image, "open", trip)
     told: list[str] = []
-    found = evaluate_checkpoint(checkpoint, data, device="cpu", told=told.append)
+    found = evaluated(checkpoint, data, told=told.append)
     assert found.count == 11 and "green/2.png: list index out of range" in told[0]

@@ -11,9 +11,8 @@ import pytest
 import torch
 
 from growtool.errors import PlanError
-from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.prepare import prepare
-from tests.support.finetune import CLASSES, UNCLOSED_IMAGES, run_config
+from tests.support.finetune import CLASSES, UNCLOSED_IMAGES, evaluated, run_config
 
 pytestmark = [UNCLOSED_IMAGES, pytest.mark.filterwarnings("ignore")]
 datasets = pytest.importorskip("datasets")
@@ -61,10 +60,10 @@ def test_columns_of_other_names(columns, key: str, write, checkpoint: Path, tmp_
     with pytest.raises(PlanError, match=message):
         opened(checkpoint, folder, tmp_path)
     with pytest.raises(PlanError, match=message.replace("train", "validation")):
-        evaluate_checkpoint(checkpoint, folder, device="cpu")
+        evaluated(checkpoint, folder)
     job = opened(checkpoint, folder, tmp_path, **{key: name})  # as the message says
     assert (job.spec.label_names, job.train.count) == (CLASSES, 24)
-    assert evaluate_checkpoint(checkpoint, folder, device="cpu", data_kwargs={key: name}).count == 12
+    assert evaluated(checkpoint, folder, data_kwargs={key: name}).count == 12
 
 
 def test_labels_that_are_text(write, checkpoint: Path, tmp_path: Path, growtool):
@@ -97,7 +96,7 @@ def test_labels_that_are_no_class(labels, found: str, write, checkpoint: Path, t
     with pytest.raises(PlanError, match=message):
         opened(checkpoint, folder, tmp_path)
     with pytest.raises(PlanError, match=message):
-        evaluate_checkpoint(checkpoint, folder, device="cpu")
+        evaluated(checkpoint, folder)
 
 
 def test_an_image_that_is_none(write, checkpoint: Path, tmp_path: Path):
@@ -106,7 +105,7 @@ def test_an_image_that_is_none(write, checkpoint: Path, tmp_path: Path):
     rows = [row | {"image": None if row["id"] == 4 else row["image"]} for row in table]
     datasets.Dataset.from_list(rows, features=table.features).to_parquet(folder / "validation-0.parquet")
     told: list[str] = []
-    assert evaluate_checkpoint(checkpoint, folder, device="cpu", told=told.append).count == 11
+    assert evaluated(checkpoint, folder, told=told.append).count == 11
     assert "validation: image 4: " in told[0]
 
 

@@ -15,14 +15,13 @@ from growtool.checkpoint import ModelSpec, build, open_checkpoint
 from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.data import sources
 from growtool.finetune.data.fields import require_labels
-from growtool.finetune.evaluate import evaluate_checkpoint
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.prepare import foresee, prepare
 from growtool.images import ImageFormat, Split, numbered, other_classes
 from growtool.library import spec_from
 from growtool.plan.schema import Data
 from growtool.verify import common_inputs
-from tests.support.finetune import CLASSES, change_config, run_config, write_checkpoint, write_data
+from tests.support.finetune import CLASSES, change_config, evaluated, run_config, write_checkpoint, write_data
 from tests.support.models import resolved
 
 CPU = torch.device("cpu")
@@ -42,7 +41,7 @@ def everything_that_opens_images(checkpoint: Path, data: Path, tmp_path: Path):
     asked = Data(path=str(data), batches=1, batch_size=2)
     yield lambda: prepare(config, CPU)
     yield lambda: foresee(config, source, World())
-    yield lambda: evaluate_checkpoint(checkpoint, data, device="cpu")
+    yield lambda: evaluated(checkpoint, data)
     yield lambda: open_images(asked, build(source.spec), label_names=source.spec.label_names, checkpoint="model")
 
 
@@ -225,7 +224,7 @@ def test_a_label_that_is_no_class_ends_training_and_evaluation_with_one_message(
     with pytest.raises(PlanError, match=r"found the label 'cat', expected the number of a class, 0 to 2"):
         prepare(run_config(checkpoint, tmp_path, tmp_path / "run", dataset="torch/x"), CPU)
     with pytest.raises(PlanError, match=r"found the label 'cat'"):
-        evaluate_checkpoint(checkpoint, tmp_path, dataset="torch/x", device="cpu")
+        evaluated(checkpoint, tmp_path, dataset="torch/x")
 
 
 def test_a_class_of_several_names_has_the_first():

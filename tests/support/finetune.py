@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,10 @@ import pytest
 from PIL import Image
 
 from growtool.finetune.config import RunConfig
-from growtool.finetune.state.records import Progress
+from growtool.finetune.evaluate import evaluate_checkpoint
+from growtool.finetune.options.merging import make_config
+from growtool.finetune.state.records import Evaluation, Progress
+from growtool.finetune.update.trainable import Selection, marked_new
 from tests.support.models import write_initial
 
 # timm's reader leaves closing its image files to the garbage collector.
@@ -92,6 +96,19 @@ def run_config(checkpoint: Path, data: Path, output: Path, **changes: Any) -> Ru
         "device": "cpu",
     }
     return RunConfig(checkpoint=checkpoint, data=data, output=output, **settings | changes)
+
+
+def evaluated(
+    checkpoint: Path, data: Path, told: Callable[[str], None] = lambda remark: None, **options: Any
+) -> Evaluation:
+    """A checkpoint on the validation split of a folder, in this process."""
+    config = make_config({"checkpoint": checkpoint, "data": data, "workers": 0, "device": "cpu", **options})
+    return evaluate_checkpoint(config, told)
+
+
+def new_in(folder: Path) -> Selection:
+    """What is new by the growth report in the folder of a grown checkpoint."""
+    return marked_new(json.loads((folder / "growth.json").read_text())["tensors"])
 
 
 def read_metrics(output: Path, event: str) -> list[dict[str, Any]]:

@@ -43,26 +43,26 @@ def evaluate(
 ) -> None:
     """Measure a checkpoint's accuracy and loss on labelled images, resized and cropped as timm evaluates it."""
     from growtool.finetune.evaluate import evaluate_checkpoint
-    from growtool.finetune.options.merging import read_words
+    from growtool.finetune.options.merging import make_config, read_words
     from growtool.finetune.options.settings import default_workers
 
     chosen = read_words(settings or ())
     if others := sorted(chosen.keys() - {"data_kwargs"}):
         raise PlanError(f"--set {', '.join(others)}: found options of training, expected data_kwargs alone; drop them")
-    found = evaluate_checkpoint(
-        checkpoint,
-        data,
-        dataset=dataset,
-        split=split,
-        batch_size=batch_size,
-        workers=default_workers() if workers is None else workers,
-        device=device,
-        autocast=amp_dtype,
-        channels_last=channels_last,
-        data_kwargs=chosen.get("data_kwargs", {}),
-        told=remark,
-        tf32=tf32,
-    )
+    options = {
+        "checkpoint": checkpoint,
+        "data": data,
+        "dataset": dataset,
+        "val_split": split,
+        "batch_size": batch_size,
+        "workers": default_workers() if workers is None else workers,
+        "device": device,
+        "amp": amp_dtype is not None,
+        "amp_dtype": amp_dtype,
+        "channels_last": channels_last,
+        "tf32": tf32,
+    }
+    found = evaluate_checkpoint(make_config(options, chosen), told=remark)
     if as_json:
         emit_json({"checkpoint": str(checkpoint), "data": str(data), **asdict(found)})
         return

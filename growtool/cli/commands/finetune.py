@@ -14,7 +14,7 @@ from growtool.cli.opening import PluginOption, load_plugins
 from growtool.cli.training import is_main, shown_progress
 
 if TYPE_CHECKING:
-    from growtool.finetune.run import RunResult
+    from growtool.finetune.epoch_loop import RunResult
 
 ConfigOption = Annotated[
     Path | None,

@@ -10,6 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from timm.data.readers.class_map import remap_labels
+from timm.data.readers.targets import get_field, has_field
+
 from growtool.errors import PlanError, format_names
 from growtool.images import Split, numbered
 
@@ -24,16 +27,15 @@ def field_problems(
     split: str,
     options: Mapping[str, Any],
     place: Path,
-    images: Any = None,
+    images: Any,
 ) -> list[str]:
     """Return the problems with the fields of a Hugging Face dataset, one line each; none for data of other readers.
 
     Args:
         reader: the prefix of a timm reader.
         dataset, root, split: as they are passed to timm.
-        options: for the reader.
         place: the name of the data in messages.
-        images: timm's dataset, if it could be opened.
+        images: timm's dataset; None if it could not be opened.
     """
     if reader not in ("hfds", "hfids"):
         return []
@@ -84,7 +86,7 @@ def require_labels(split: Split, num_classes: int) -> None:
     if table is None or key not in getattr(table, "column_names", ()):
         return
     dtype = getattr(table.features[key], "dtype", "")
-    if reader is not None and getattr(reader, "remap_class", False):
+    if getattr(reader, "remap_class", False):
         if dtype.startswith(("int", "uint", *_TEXT)):
             _require_listed(split, reader, table.unique(key))
     elif dtype.startswith(("int", "uint")):
@@ -96,8 +98,6 @@ def require_labels(split: Split, num_classes: int) -> None:
 
 def _require_listed(split: Split, reader: Any, labels: Iterable[Any]) -> None:
     """Check that the reader's file of classes (`class_map`) lists every label; raise PlanError if not."""
-    from timm.data.readers.class_map import remap_labels
-
     unknown = []
     for label in labels:
         try:
@@ -130,13 +130,9 @@ def _features_of(reader: Any) -> Mapping[str, Any] | None:
 
 def _has(features: Mapping[str, Any], name: str) -> bool:
     """Return whether there is a field of that name; commas separate the names of several binary fields."""
-    from timm.data.readers.targets import has_field
-
     return all(has_field(features, part.strip()) for part in name.split(","))
 
 
 def _feature(features: Mapping[str, Any], name: str) -> Any:
     """Return the feature of that name, or None for several names."""
-    from timm.data.readers.targets import get_field
-
     return get_field(features, name) if "," not in name else None

@@ -8,6 +8,8 @@ from itertools import islice
 from typing import Any
 
 import torch
+from timm.data import create_transform
+from timm.data.loader import PrefetchLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -30,15 +32,11 @@ class EpochBatches(Sampler[list[SampleKey]]):
     depend on the number of processes, each of which takes a share of every batch.
 
     Args:
-        count: of the images.
         batch_size: images of a batch, over all processes.
-        seed: of the run.
-        world: the processes; a single one by default.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int, world: World | None = None) -> None:
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.world = world or World()
+    def __init__(self, count: int, batch_size: int, seed: int, world: World) -> None:
+        self.count, self.batch_size, self.seed, self.world = count, batch_size, seed, world
         self.epoch = self.skip = 0
 
     def set_epoch(self, epoch: int, skip: int = 0) -> None:
@@ -66,9 +64,7 @@ class EvalBatches(Sampler[list[SampleKey]]):
     sharded models need every process at every batch.
 
     Args:
-        count: of the images.
         batch_size: images of a batch, over all processes.
-        world: the processes.
     """
 
     def __init__(self, count: int, batch_size: int, world: World) -> None:
@@ -110,9 +106,6 @@ class _NotingLoader:
             # From a worker, torch raises the same class with the worker's whole traceback as its text.
             raise PlanError(str(error).rpartition("PlanError: ")[2].strip()) from None
 
-    def __len__(self) -> int:
-        return len(self.loader)
-
 
 class ImageBatches:
     """Normalised batches (images [B, C, H, W] float32, class numbers [B]) on the device.
@@ -122,10 +115,7 @@ class ImageBatches:
 
     Args:
         split: of images that can be read in any order.
-        format: the model's input.
         sampler: of a training or an evaluation.
-        workers: processes that read images.
-        device: to put batches on.
 
     Attributes:
         count: images of the split, over all processes.
@@ -146,18 +136,14 @@ class ImageBatches:
         self.batch_size = sampler.batch_size
         training = isinstance(sampler, EpochBatches)
         workers = min(workers, len(sampler))  # a worker reads whole batches
-        loader = DataLoader(
+        self._loader, self.unreadable = _loader(
             SeededImages(split, format.input_size, replace=training),
+            format,
+            device,
             batch_sampler=sampler,
             num_workers=workers,
-            collate_fn=collate,
-            worker_init_fn=leave_interrupts,
-            pin_memory=device.type == "cuda",
             persistent_workers=workers > 0,  # the sampler, which knows the epoch, stays in this process
         )
-        noting = _NotingLoader(loader)
-        self.unreadable = noting.unreadable
-        self._loader = _prefetched(noting, format, device)
 
     def __len__(self) -> int:
         """Return the number of batches of a pass."""
@@ -185,18 +171,15 @@ class StreamBatches:
     ) -> None:
         self.count, self.batch_size = len(split), config.batch_size
         self._stream = SeededStream(split, config.seed, world.rank)
-        loader = DataLoader(
+        # Without persistent workers: each pass starts new ones, with a copy of the stream that knows the epoch.
+        self._loader, self.unreadable = _loader(
             self._stream,
+            format,
+            device,
             batch_size=config.batch_size // world.size,
             num_workers=config.workers,
-            collate_fn=collate,
-            worker_init_fn=leave_interrupts,
             drop_last=True,
-            pin_memory=device.type == "cuda",
-        )  # without persistent workers: each pass starts new ones, with a copy of the stream that knows the epoch
-        noting = _NotingLoader(loader)
-        self.unreadable = noting.unreadable
-        self._loader = _prefetched(noting, format, device)
+        )
 
     def __len__(self) -> int:
         """Return the number of updates of an epoch."""
@@ -224,38 +207,31 @@ def train_batches(
 
 
 def eval_batches(
-    split: Split,
-    format: ImageFormat,
-    *,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    world: World | None = None,
+    split: Split, format: ImageFormat, config: RunConfig, world: World, device: torch.device
 ) -> ImageBatches:
-    """Return the batches to evaluate on: every image once, resized and cropped at the centre as timm does.
+    """Return the batches to evaluate on: every image once, resized and cropped at the centre as timm does."""
+    split.images.transform = format.evaluation(raw=True)
+    sampler = EvalBatches(len(split), config.images_at_once, world)
+    return ImageBatches(split, format, sampler, workers=config.workers, device=device)
+
+
+def _loader(
+    samples: SeededImages | SeededStream, format: ImageFormat, device: torch.device, **options: Any
+) -> tuple[Any, dict[str, None]]:
+    """Return a loader of batches on the device, and the names of unreadable images, which it notes as it meets them.
 
     Args:
-        split: the images.
-        format: the model's input.
-        batch_size: images at a time, over all processes.
-        workers: processes that read images.
-        device: to put batches on.
-        world: the processes that share the images; a single one by default.
+        samples: as uint8, not normalised.
+        options: of torch's `DataLoader`.
     """
-    split.images.transform = format.evaluation(raw=True)
-    sampler = EvalBatches(len(split), batch_size, world or World())
-    return ImageBatches(split, format, sampler, workers=workers, device=device)
-
-
-def _prefetched(loader: _NotingLoader, format: ImageFormat, device: torch.device) -> Any:
-    from timm.data.loader import PrefetchLoader
-
-    return PrefetchLoader(loader, mean=format.mean, std=format.std, channels=format.input_size[0], device=device)
+    pinned = device.type == "cuda"
+    loader = DataLoader(samples, collate_fn=collate, worker_init_fn=leave_interrupts, pin_memory=pinned, **options)
+    noting = _NotingLoader(loader)
+    channels = format.input_size[0]
+    return PrefetchLoader(noting, format.mean, format.std, channels, device), noting.unreadable
 
 
 def _train_transform(format: ImageFormat, config: RunConfig) -> Any:
-    from timm.data import create_transform
-
     if config.aa is not None and format.input_size[0] in (2, 4):
         raise PlanError(
             f"--aa {config.aa}: its changes of colour know grey and RGB images, the model takes {format.input_size[0]} "

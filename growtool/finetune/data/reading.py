@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.data.loader import fast_collate
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -57,9 +58,7 @@ class SeededImages(Dataset[Sample]):
                 index = (index + 1) % len(self.split)
                 continue
             seed_generators(seed)  # right before the transforms, which draw from the global generators
-            if self.split.images.transform is not None:
-                image = self.split.images.transform(image)
-            return image, target, tuple(unreadable)
+            return self.split.images.transform(image), target, tuple(unreadable)
         raise PlanError(
             f"{unreadable[0]}; nor could the {IN_A_ROW - 1} images after it be read, expected images; "
             "restore the data or name another"
@@ -68,7 +67,5 @@ class SeededImages(Dataset[Sample]):
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Collate samples to images uint8 [B, C, H, W], class numbers [B], and the names of unreadable images."""
-    from timm.data.loader import fast_collate
-
     images, targets = fast_collate([(image, target) for image, target, _ in samples])
     return images, torch.as_tensor(targets), tuple(name for *_, names in samples for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,13 @@ _CANONICAL = {"training": "train", "val": "validation", "valid": "validation"}  
 _READERS = ("torch", "hfds", "hfids", "tfds", "wds")  # timm's, by the prefix of a dataset string
 
 
-def split_names(config: RunConfig, *, training: bool) -> Sequence[str]:
-    """Return the names that the split may have: the one that was asked for, or the usual ones."""
-    chosen = config.train_split if training else config.val_split
-    return (chosen,) if chosen else TRAIN_SPLITS if training else EVAL_SPLITS
-
-
 def require_source(config: RunConfig, *, training: bool) -> None:
     """Check that the split to train or to evaluate on is there, as far as that takes no reading.
 
     Raises:
         PlanError: there is no such folder, split or reader, or `data_kwargs` for data without a reader.
     """
-    names = split_names(config, training=training)
-    folder, dataset = _place(config, training=training)
+    folder, dataset, names = _place(config, training=training)
     if dataset and _reader(dataset) not in _READERS:
         raise PlanError(
             f"--dataset {dataset}: found no reader of this name, expected READER/NAME with one of "
@@ -51,7 +45,7 @@ def require_source(config: RunConfig, *, training: bool) -> None:
     if dataset or _parquet(folder, names):
         return
     find_split(folder, names)
-    if config.data_kwargs and not config.dataset and (training or config.val_data is None):
+    if config.data_kwargs and (training or config.val_data is None):
         raise PlanError(
             f"--set data_kwargs: found {', '.join(config.data_kwargs)}, but folders and tar files are read without "
             "options; drop them, or name a reader with --dataset"
@@ -62,8 +56,6 @@ def open_source(config: RunConfig, *, training: bool, channels: int, checkpoint:
     """Open the split to train on, or the one to evaluate on, without reading an image.
 
     Args:
-        config: names the data.
-        training: whether to open the split for training.
         channels: of the model's input.
         checkpoint: name of the model's checkpoint, for messages.
 
@@ -73,11 +65,9 @@ def open_source(config: RunConfig, *, training: bool, channels: int, checkpoint:
     """
     require_source(config, training=training)
     mode = mode_of(channels, checkpoint)
-    names = split_names(config, training=training)
-    folder, dataset = _place(config, training=training)
+    folder, dataset, names = _place(config, training=training)
     if dataset:
-        root = str(config.data)
-        return _named(config, config.dataset, root, names[0], config.data, training=training, mode=mode)
+        return _named(config, dataset, str(folder), names[0], folder, training=training, mode=mode)
     if split := _parquet(folder, names):
         # Absolute, as `datasets` would take the relative names of some folders (`parquet`, `csv`) for file formats.
         name, place = f"hfds/{folder.resolve()}", folder / split
@@ -91,7 +81,6 @@ def open_splits(
     """Open the splits to train and to evaluate on, with labels translated to the numbers of the model's logits.
 
     Args:
-        config: names the data.
         spec: of the model that will be trained; may hold the names of its classes.
         model: the model, with or without weights.
         name: of the checkpoint, for messages.
@@ -115,11 +104,13 @@ def open_splits(
     return numbered(train, classes, num_classes=logits), numbered(held_out, classes, num_classes=logits), classes
 
 
-def _place(config: RunConfig, *, training: bool) -> tuple[Path, str]:
-    """Return the folder of a split and its dataset string, which is "" for folders, tar files and parquet."""
+def _place(config: RunConfig, *, training: bool) -> tuple[Path, str, Sequence[str]]:
+    """Return the folder of a split, its dataset string ("" unless timm opens it by one), and the names it may have."""
+    chosen, usual = (config.train_split, TRAIN_SPLITS) if training else (config.val_split, EVAL_SPLITS)
+    names = (chosen,) if chosen else usual
     if training or config.val_data is None:
-        return config.data, config.dataset
-    return config.val_data, ""
+        return config.data, config.dataset, names
+    return config.val_data, "", names
 
 
 def _parquet(folder: Path, names: Sequence[str]) -> str | None:
@@ -142,12 +133,8 @@ def _named(
     """Open a split by a dataset string of timm.
 
     Args:
-        config: the options of the reader.
-        dataset: the dataset string.
         root: folder of the data or of their cache, if the reader wants one.
-        split: name of the split.
         place: the name of the data in messages.
-        training: whether the split is for training.
         mode: of Pillow, in which images are read.
 
     Raises:
@@ -156,7 +143,9 @@ def _named(
     from timm.data import create_dataset
     from torch.utils.data import IterableDataset
 
-    options: dict[str, Any] = {} if _reader(dataset) == "torch" else {"input_img_mode": mode}
+    reader = _reader(dataset)
+    problems_of = partial(field_problems, reader, dataset, root, split, config.data_kwargs, place)
+    options: dict[str, Any] = {} if reader == "torch" else {"input_img_mode": mode}
     try:
         images = create_dataset(
             dataset,
@@ -176,13 +165,13 @@ def _named(
     except MemoryError:
         raise
     except Exception as error:  # the packages behind timm's readers raise errors of their own
-        if problems := field_problems(_reader(dataset), dataset, root, split, config.data_kwargs, place):
+        if problems := problems_of(None):
             raise PlanError(problems) from error
         raise PlanError(
             f"--dataset {dataset}: timm cannot open the split {split!r} ({type(error).__name__}: {error}); "
             "correct --dataset, --data, --set train_split, --set val_split or --set data_kwargs"
         ) from error
-    if problems := field_problems(_reader(dataset), dataset, root, split, config.data_kwargs, place, images):
+    if problems := problems_of(images):
         raise PlanError(problems)
     is_stream = isinstance(images, IterableDataset)
     if is_stream and not training:

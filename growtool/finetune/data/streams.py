@@ -42,8 +42,6 @@ class SeededStream(IterableDataset[Sample]):
     """The samples of a dataset that can only be read in its own order, augmented with seeds of their places in it.
 
     Args:
-        split: the images.
-        seed: of the run.
         rank: of the process; each process reads shards of its own.
 
     Attributes:

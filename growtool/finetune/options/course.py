@@ -14,7 +14,6 @@ def length_of(config: RunConfig, train: Split, per_epoch: int, macs: int) -> int
     """Return the number of updates of the run.
 
     Args:
-        config: of the run.
         train: the images it trains on.
         per_epoch: updates of an epoch.
         macs: multiply-accumulates of training on one image.

@@ -14,10 +14,8 @@ from typing import Any
 from torch import nn
 
 from growtool.calibration import tracking_norms
-from growtool.checkpoint import Checkpoint
-from growtool.checkpoint.beside import REPORT, TRAINING
-from growtool.checkpoint.documents import parse_json
-from growtool.finetune.config import STATELESS, RunConfig
+from growtool.finetune.config import RunConfig
+from growtool.finetune.update.optimizer import stepping_class
 from growtool.library.timm import input_size
 
 DEFAULTS = "defaults"  # the key below `resolved` in config.yaml
@@ -69,13 +67,11 @@ def choose(config: RunConfig, model: nn.Module, *, lossy: bool, steps: int, per_
     """Return the choice for each option that was left unset, by the option's name.
 
     Args:
-        config: of the run.
-        model: of the run.
         lossy: whether the model was grown with losses, and not trained since.
         steps: updates of the rate's whole course.
         per_epoch: updates of an epoch.
     """
-    network, optimizer = network_of(model), _optimizer_of(config.opt)
+    network, optimizer = network_of(model), stepping_class(config.opt)
     choices: dict[str, Choice] = {}
     if config.lr is None:
         state = _state(config, lossy=lossy)
@@ -123,17 +119,6 @@ def shown(number: float) -> str:
     return re.sub(r"\.?0*e-0?", "e-", f"{number:.2e}") if 0 < number < 1e-3 else f"{number:g}"
 
 
-def _optimizer_of(name: str) -> str:
-    """Return the name of an optimizer's class; the package that it comes from need not be installed."""
-    from timm.optim import get_optimizer_info
-
-    name = name.lower().removeprefix("lookahead_")
-    if name == STATELESS:
-        return "Swan"
-    kind = get_optimizer_info(name).opt_class  # its dotted name if it is of another package
-    return kind.rpartition(".")[2] if isinstance(kind, str) else str(kind.__name__)
-
-
 def _rate(optimizer: str, network: str, state: str) -> float:
     """Return the learning rate, rounded to one digit."""
     if optimizer in _SGD:
@@ -150,20 +135,6 @@ def _state(config: RunConfig, *, lossy: bool) -> str:
     if config.from_scratch:
         return _FRESH
     return _LOSSY if lossy else _TRAINED
-
-
-def grown_with_losses(source: Checkpoint) -> bool:
-    """Return whether growth changed the function of a checkpoint that has not been trained since.
-
-    Without a report of growth beside it, or with a damaged one, the checkpoint counts as not grown with losses.
-    """
-    path = source.path.parent / REPORT
-    if not path.is_file() or (path.parent / TRAINING).is_file():
-        return False
-    try:
-        return bool(parse_json(path.read_bytes(), str(path))["promise"]["kind"] == "lossy")
-    except (ValueError, KeyError, TypeError):
-        return False
 
 
 def _crops(config: RunConfig, pixels: int) -> Choice:

@@ -176,7 +176,6 @@ def placed_options(options: Mapping[str, Any], base: Path, *, words: Collection[
     """Return the options of a file with their relative paths joined to the folder of the file.
 
     Args:
-        options: as the file holds them.
         base: the folder of the file.
         words: values that stand for something else than a path, and stay.
     """
@@ -194,9 +193,7 @@ def read_layer(document: Document, loc: Loc, content: Mapping[str, Any] | None, 
     """Return the options that stand at `loc` in a file.
 
     Args:
-        document: the file.
         loc: the place of the options in it.
-        content: the options; None for none.
         words: see `placed_options`.
     """
     options = placed_options(content or {}, document.path.parent, words=words)
@@ -208,7 +205,6 @@ def require_sound(layers: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
     Args:
         layers: the options by the place of the training in the file, `schedule.yaml:3:5 stages[0].train`.
-        path: the file.
 
     Raises:
         PlanError: options are missing or contradict each other, in any of the trainings; one problem for each.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -26,22 +26,22 @@ _OUT_OF_MEMORY = (  # in the messages of torch's allocators, CUDA, cuBLAS, cuDNN
 )
 
 
-def resolve_device(name: str, local_rank: int | None = None) -> torch.device:
+def resolve_device(name: str, world: World | None = None) -> torch.device:
     """Return the torch device of that name; `auto` is a CUDA device if there is one, else the CPU.
 
     Args:
         name: `auto`, or a torch device.
-        local_rank: number of this process among those on this machine, each of which takes the CUDA device of its
-            number; None for a run of a single process.
+        world: the processes of the run, by default one; each of several takes the CUDA device of its number.
 
     Raises:
         PlanError: this machine has no such device, or the name is that of one CUDA device for several processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and local_rank is not None:
-        name = f"cuda:{local_rank}"
-    elif name.startswith("cuda:") and local_rank is not None:
+    world = world or World()
+    if name == "cuda" and world.size > 1:
+        name = f"cuda:{world.local_rank}"
+    elif name.startswith("cuda:") and world.size > 1:
         raise PlanError(
             f"--device: found {name!r} for several processes, which would all take it, expected cuda, of which each "
             "takes the device of its number; to choose devices, set CUDA_VISIBLE_DEVICES"
@@ -65,12 +65,11 @@ def joining_device(names: Iterable[str], world: World) -> torch.device:
 
     Args:
         names: `--device` of each run.
-        world: the processes that share every run.
 
     Raises:
         PlanError: see `resolve_device`.
     """
-    devices = [resolve_device(name, world.local_rank if world.size > 1 else None) for name in names]
+    devices = [resolve_device(name, world) for name in names]
     return next((device for device in devices if device.type == "cuda"), torch.device("cpu"))
 
 
@@ -81,7 +80,6 @@ def in_use(device: torch.device, *, tf32: bool) -> Iterator[None]:
     Pinned memory and FSDP take the current device. Peak memory is counted anew. On the CPU nothing changes.
 
     Args:
-        device: of the run.
         tf32: whether products run in TF32 and cuDNN searches for the fastest convolution, as in timm's train script;
             False turns both off, for products in full float32.
     """
@@ -89,18 +87,19 @@ def in_use(device: torch.device, *, tf32: bool) -> Iterator[None]:
         yield
         return
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
-    restore = _backend_restorer()
+    before = _backend_settings()
     with torch.cuda.device(device):
         forget_peak(device)
         cudnn.benchmark = cudnn.allow_tf32 = products.allow_tf32 = tf32
         try:
             yield
         finally:
-            restore()
+            for holder, name, value in before:
+                setattr(holder, name, value)
 
 
-def _backend_restorer() -> Callable[[], None]:
-    """Return a function that sets cuDNN's search and TF32 back to their present values."""
+def _backend_settings() -> list[tuple[Any, str, Any]]:
+    """Return cuDNN's search and TF32 as they are set: for each the object, the attribute and its value."""
     cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
     settings: list[tuple[Any, str, Any]] = [(cudnn, "benchmark", cudnn.benchmark)]
     # torch has an old and a new name for TF32, and keeps both: each is restored under the name that it was set by.
@@ -108,13 +107,7 @@ def _backend_restorer() -> Callable[[], None]:
         with suppress(RuntimeError):  # reading the old name fails once only the new one was set
             settings.append((holder, "allow_tf32", holder.allow_tf32))
     holders = (products, cudnn.conv, cudnn.rnn)  # type: ignore[attr-defined]
-    settings += [(holder, "fp32_precision", holder.fp32_precision) for holder in holders]
-
-    def restore() -> None:
-        for holder, name, value in settings:
-            setattr(holder, name, value)
-
-    return restore
+    return settings + [(holder, "fp32_precision", holder.fp32_precision) for holder in holders]
 
 
 def mixed_precision(device: torch.device, autocast: str | None) -> AbstractContextManager[object]:

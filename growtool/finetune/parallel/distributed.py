@@ -97,8 +97,6 @@ def shard(model: nn.Module, world: World, device: torch.device, autocast: str | 
 
     Args:
         model: changed in place.
-        world: the processes.
-        device: of this one.
         autocast: `bfloat16` gathers parameters in that type, so that autocast keeps no copies for the backward pass;
             gradients are summed in float32.
     """

@@ -73,11 +73,8 @@ class RunFolder:
     def create(self, config: Mapping[str, Any]) -> None:
         """Create the folder, remove what an earlier run wrote there, and write `config.yaml`."""
         self.root.mkdir(parents=True, exist_ok=True)
-        for folder in (self.best, self.last, self.checkpoints, self.root / "tensorboard"):
-            if folder.exists():
-                shutil.rmtree(folder)
-        self.metrics.unlink(missing_ok=True)
-        (self.root / SUMMARY).unlink(missing_ok=True)
+        for path in (self.root / name for name in _CONTENT - {RUN_CONFIG}):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
 
     def saved(self) -> list[Path]:
@@ -98,8 +95,6 @@ class Saver:
     any moment loses nothing, and `best/` is never of an update after the latest state to resume from.
 
     Args:
-        folder: the run's folder.
-        job: the run.
         settings: the run's configuration, for `training.json`.
     """
 
@@ -171,7 +166,6 @@ class Saver:
         """Write `folder`; a checkpoint that is already there is replaced once the new one is complete.
 
         Args:
-            folder: the timm folder to write.
             weights: tensors by name, on the CPU.
             training: the content of `training.json`: epoch, step, evaluation and more.
             state: everything needed to resume the run from the folder; None to leave it out.

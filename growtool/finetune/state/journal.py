@@ -37,7 +37,6 @@ class Journal:
     """Writes a line of `metrics.jsonl` for each record at once, and a row of `summary.csv` for each epoch.
 
     Args:
-        folder: the run's folder.
         trackers: receive all numbers of the records, too.
         course: on resuming, the progress to continue from: later records are removed. None removes all records.
 
@@ -116,17 +115,13 @@ def read_events(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def open_trackers(names: tuple[str, ...], folder: Path, settings: Mapping[str, Any]) -> tuple[Tracker, ...]:
-    """Return the trackers of these names, ready to write.
+    """Return the trackers of these names, which are installed, ready to write.
 
     Args:
         names: `tensorboard`, `wandb` or `trackio`.
         folder: the run's folder; its name becomes that of the run in wandb and trackio.
         settings: the run's configuration, for wandb and trackio.
-
-    Raises:
-        PlanError: a tracker is not installed.
     """
-    require_installed(names)
     return tuple(_TensorBoard(folder) if name == "tensorboard" else _Online(name, folder, settings) for name in names)
 
 

@@ -17,6 +17,7 @@ from growtool.finetune.config import RunConfig
 from growtool.finetune.options.defaults import AUTOMATIC, DEFAULTS, Choice, from_document
 from growtool.finetune.options.settings import Settings
 from growtool.finetune.state.folder import RunFolder
+from growtool.finetune.state.progress import RunProgress
 from growtool.finetune.state.snapshot import read_course
 
 # Options that may change when a run is resumed, since they change nothing that is computed, beyond rounding.
@@ -53,18 +54,9 @@ def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
     if not folder.config.is_file():
         folder.require_free(config.checkpoint, force=False)
         return None
-    problems: list[str] = []
-    steps: dict[Path, int] = {}
-    for path in [folder.last, *folder.saved()]:
-        try:
-            if (path / STATE).is_file():
-                course, _ = read_course(path)
-                read_header(path / WEIGHTS)  # raises for a file that was cut short, too
-                steps[path] = course.step
-        except CheckpointError as error:
-            problems.extend(error.problems)
-    if steps:
-        return max(reversed(steps), key=steps.__getitem__)  # rather in checkpoints/ than last/, if equal
+    states, problems = readable_states(folder)
+    if states:
+        return states[-1][0]
     if folder.best.exists() or folder.last.exists():
         problems.append(
             f"{folder.checkpoints}: found no checkpoint to resume from, expected one beside best/ and last/; restore "
@@ -73,6 +65,24 @@ def find_checkpoint(config: RunConfig, folder: RunFolder) -> Path | None:
     if problems:
         raise CheckpointError(problems)
     return None
+
+
+def readable_states(folder: RunFolder) -> tuple[list[tuple[Path, RunProgress]], list[str]]:
+    """Return the checkpoints that the run can go on from, each with its progress, and the problems of the others.
+
+    The last one has the most updates, and is rather in `checkpoints/` than `last/`.
+    """
+    problems: list[str] = []
+    states: list[tuple[Path, RunProgress]] = []
+    for path in (folder.last, *folder.saved()):
+        try:
+            if (path / STATE).is_file():
+                course, _ = read_course(path)
+                read_header(path / WEIGHTS)  # raises for a file that was cut short, too
+                states.append((path, course))
+        except CheckpointError as error:
+            problems.extend(error.problems)
+    return sorted(states, key=lambda state: state[1].step), problems
 
 
 def require_same_run(folder: RunFolder, settings: Mapping[str, Any]) -> list[str]:

@@ -55,7 +55,6 @@ def find_best(folder: RunFolder, course: RunProgress, trainer: Trainer) -> Best:
     Every process must call this. It may change the state of `trainer`.
 
     Args:
-        folder: the run's folder.
         course: progress of the run at the checkpoint that it resumes from.
         trainer: loads the weights if they have to be written to `best/`.
 
@@ -78,10 +77,8 @@ def rewind(folder: RunFolder, course: RunProgress, best: Best, saver: Saver) -> 
     """Make `folder` what it was after the last update of `course`, from where the run will continue.
 
     Args:
-        folder: the run's folder.
         course: progress of the run at the checkpoint that it resumes from.
         best: what `best/` becomes, see `find_best`.
-        saver: writes `best/`.
 
     Returns:
         The paths, relative to `folder`, of what was removed or replaced: checkpoints of later updates, and `best` and

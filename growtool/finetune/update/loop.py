@@ -191,7 +191,6 @@ class Meter:
     Losses are read from the device once per record, so that a GPU is not made to wait at every update.
 
     Args:
-        trainer: of the run.
         course: the progress of the run; receives the sum of the epoch's losses up to the last record, and their number.
 
     Attributes:

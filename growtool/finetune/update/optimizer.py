@@ -1,25 +1,24 @@
-"""Creating the optimizer, one of timm's or SWAN, and the schedule of its learning rate."""
+"""Creating the optimizer, one of timm's or SWAN, with rates tensor by tensor, and the schedule of its learning rate."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from timm.optim import OptimInfo, OptimizerRegistry, create_optimizer_v2, get_optimizer_info, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from torch import nn
 
 from growtool.errors import PlanError
-from growtool.finetune.config import STATELESS
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from growtool.finetune.config import RunConfig
+from growtool.finetune.config import STATELESS, RunConfig
+from growtool.finetune.update.swan import Swan
 
 
 def unknown_optimizer(name: str) -> str | None:
     """Return the problem with the name of an optimizer, or None if there is such an optimizer."""
-    from timm.optim import list_optimizers
-
     known = [*list_optimizers(), STATELESS]
     # Lookahead is timm's, and wraps the optimizers of timm's registry alone, where SWAN is not.
     if name.lower().removeprefix("lookahead_") in known and name.lower() != f"lookahead_{STATELESS}":
@@ -35,8 +34,6 @@ def unused_momentum(config: RunConfig) -> str | None:
     Args:
         config: of the run; the name of its optimizer is known to be right.
     """
-    from timm.optim import get_optimizer_info
-
     name = config.opt.lower().removeprefix("lookahead_")
     if not config.changes("momentum") or (name != STATELESS and get_optimizer_info(name).has_momentum):
         return None
@@ -45,13 +42,21 @@ def unused_momentum(config: RunConfig) -> str | None:
 
 def optimizer_class(name: str) -> str:
     """Return the class name of an optimizer, as `optimizer.json` has it; "" if there is no such optimizer."""
-    from timm.optim import get_optimizer_class
-
     if name.lower().startswith("lookahead_"):
         return "Lookahead"
-    if name.lower() == STATELESS:
+    return "" if unknown_optimizer(name) else stepping_class(name)
+
+
+def stepping_class(name: str) -> str:
+    """Return the name of the class whose step an optimizer makes, within lookahead or without.
+
+    The package that the class comes from need not be installed.
+    """
+    name = name.lower().removeprefix("lookahead_")
+    if name == STATELESS:
         return "Swan"
-    return "" if unknown_optimizer(name) else str(get_optimizer_class(name, bind_defaults=False).__name__)
+    kind = get_optimizer_info(name).opt_class  # its dotted name if it is of another package
+    return kind.rpartition(".")[2] if isinstance(kind, str) else str(kind.__name__)
 
 
 def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimizer:
@@ -62,8 +67,6 @@ def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimiz
     Raises:
         PlanError: timm cannot create the optimizer, or it does not take `opt_kwargs`.
     """
-    from timm.optim import create_optimizer_v2
-
     create = _create_swan if config.opt.lower() == STATELESS else create_optimizer_v2
     try:
         return create(
@@ -80,6 +83,35 @@ def create_optimizer(config: RunConfig, model: nn.Module) -> torch.optim.Optimiz
             f"--opt: timm cannot create {config.opt!r} here ({type(error).__name__}: {error}); "
             "correct --set opt_kwargs and --layer-decay, install what it needs, or choose another, e.g. adamw or sgd"
         ) from error
+
+
+def scale_rates(
+    optimizer: torch.optim.Optimizer, model: nn.Module, factors: Mapping[str, float], *, scheduled: bool
+) -> None:
+    """Split the parameter groups by factor, and scale the rates of the new groups.
+
+    timm's schedules multiply the rate of a group by its `lr_scale`, which layer decay may have set already.
+
+    Args:
+        optimizer: before its schedule is made.
+        model: whose parameters it holds.
+        factors: by parameter; 1 for those that are absent.
+        scheduled: whether a schedule will set the rates; without one they are set here.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    groups: list[dict[str, Any]] = []
+    for group in optimizer.param_groups:
+        by_factor: dict[float, list[nn.Parameter]] = defaultdict(list)
+        for parameter in group["params"]:
+            by_factor[factors.get(names[id(parameter)], 1.0)].append(parameter)
+        for factor, parameters in sorted(by_factor.items()):
+            part = {**group, "params": parameters}
+            if factor != 1.0:
+                part["lr_scale"] = group.get("lr_scale", 1.0) * factor
+                if not scheduled:
+                    part["lr"] = group["lr"] * factor
+            groups.append(part)
+    optimizer.param_groups[:] = groups
 
 
 def create_schedule(
@@ -99,8 +131,6 @@ def create_schedule(
     Raises:
         PlanError: timm cannot create such a schedule for so few updates.
     """
-    from timm.scheduler import create_scheduler_v2
-
     course, warmup = config.course(steps), config.warmup(per_epoch)
     try:
         # An epoch of one update makes timm count in updates: the lengths here are no whole numbers of epochs.
@@ -133,10 +163,6 @@ def create_schedule(
 
 def _create_swan(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
     """Create SWAN through timm's registry class, for the same parameter groups and layer decay as other optimizers."""
-    from timm.optim import OptimInfo, OptimizerRegistry
-
-    from growtool.finetune.update.swan import Swan
-
     registry = OptimizerRegistry()  # not timm's global one, to which the name would be added for everybody
     registry.register(OptimInfo(STATELESS, Swan, has_eps=False))
     return registry.create_optimizer(model, **options)  # type: ignore[no-any-return]

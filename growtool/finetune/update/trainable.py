@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -134,7 +133,6 @@ def select(train: str, checkpoint: Checkpoint, model: nn.Module) -> Selection:
     Args:
         train: `all`; `new`, for the new tensors and positions of a grown checkpoint; `coefficients` or `templates`, of
             a checkpoint in template form; or patterns of names, separated by commas.
-        checkpoint: the checkpoint to train.
         model: the checkpoint as `load_model` builds it.
 
     Raises:
@@ -155,7 +153,6 @@ def new_selection(checkpoint: Checkpoint, model: nn.Module, option: str, *, with
     """Return the new tensors and positions of a grown checkpoint, by the growth report beside it.
 
     Args:
-        checkpoint: the grown checkpoint.
         model: the checkpoint as `load_model` builds it.
         option: the option that needs the selection, for messages.
         without: the advice for a checkpoint that was not grown, for messages.
@@ -164,7 +161,7 @@ def new_selection(checkpoint: Checkpoint, model: nn.Module, option: str, *, with
         PlanError: the checkpoint was not grown, or nothing of it is new.
         CheckpointError: the growth report is damaged or is not about this model.
     """
-    dense = new_tensors(checkpoint.path.parent, option, without=without)
+    dense = read_tensors(checkpoint.path.parent, option, without=without, read=marked_new)
     new = Selection(*as_stored(dense.names, dense.slices, checkpoint.form))
     if unknown := sorted((new.names | new.slices.keys()) - model.state_dict().keys()):
         raise CheckpointError(
@@ -176,18 +173,8 @@ def new_selection(checkpoint: Checkpoint, model: nn.Module, option: str, *, with
     return new
 
 
-def new_tensors(folder: Path, option: str = "--train new", *, without: str = "use --train all") -> Selection:
-    """Return what the growth report in `folder` marks as new, by the names of the dense model; see `new_selection`.
-
-    Raises:
-        PlanError: there is no report.
-        CheckpointError: the file is not a growth report.
-    """
-    return read_tensors(folder, option, without=without, read=_new)
-
-
-def _new(tensors: Mapping[str, Any]) -> Selection:
-    """Return the new tensors, and the new slices of other tensors, from the entries of a growth report."""
+def marked_new(tensors: Mapping[str, Any]) -> Selection:
+    """Return what the entries of a growth report mark as new, tensors and slices, by the names of the dense model."""
     # An `implied` tensor, such as a projection that the source lacks, need not be in a new block, but is new itself.
     names = frozenset(name for name, entry in tensors.items() if entry["new"] or entry.get("how") == "implied")
     slices = {

@@ -12,10 +12,11 @@ import yaml
 from growtool.checkpoint import build, open_checkpoint
 from growtool.errors import PlanError
 from growtool.finetune.data.sources import open_splits
-from growtool.finetune.options.defaults import Choice, choose, grown_with_losses, in_words
+from growtool.finetune.options.defaults import Choice, choose, in_words
 from growtool.finetune.options.merging import merge
 from growtool.finetune.options.settings import default_workers
 from growtool.finetune.parallel.distributed import World
+from growtool.finetune.update.growth_report import grown_with_losses
 from growtool.finetune.update.model import spec_for
 from growtool.images import other_classes, require_readable
 from growtool.workflows.compare.arms import Arm
