@@ -11,6 +11,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 from timm.data import ImageDataset, create_transform, resolve_data_config
+from torch.nn.utils.parametrizations import weight_norm
 from typer.testing import CliRunner
 
 from growtool.cli.app import app
@@ -18,6 +19,8 @@ from growtool.errors import CheckpointError, PlanError
 from growtool.finetune.run import finetune
 from tests.support.finetune import (
     CLASSES,
+    MODEL_ARGS,
+    PRETRAINED_CFG,
     UNCLOSED_IMAGES,
     Notices,
     change_config,
@@ -26,9 +29,18 @@ from tests.support.finetune import (
     run_config,
     write_checkpoint,
 )
+from tests.support.models import write_initial
 from tests.support.plain_timm import in_plain_timm
 
 pytestmark = UNCLOSED_IMAGES
+
+
+@timm.models.register_model
+def normalised_resnet(pretrained: bool = False, **settings: Any) -> torch.nn.Module:
+    """A model of a plugin that computes one of its weights, as `torch.nn.utils.parametrizations` do."""
+    model = timm.create_model("resnet18", **settings)
+    weight_norm(model.layer1[0].conv1)
+    return model
 
 
 def test_training_learns_and_its_best_is_what_stands_on_disk(checkpoint: Path, data: Path, tmp_path: Path):
@@ -288,6 +300,15 @@ def test_the_line_that_loads_a_run_imports_what_its_model_needs(checkpoint: Path
     result = finetune(run_config(checkpoint, data, tmp_path / "run", epochs=None, steps=1))
     line = f'timm.create_model("local-dir:{tmp_path}/run/best", pretrained=True)'
     assert result.as_dict()["load"] == f"import growtool; {line}"
+
+
+def test_weights_that_the_model_itself_computes_are_saved_as_it_stores_them(data: Path, tmp_path: Path):
+    checkpoint = write_initial("normalised_resnet", MODEL_ARGS, tmp_path / "model", pretrained_cfg=PRETRAINED_CFG)
+    change_config(checkpoint, architecture="normalised_resnet")  # timm writes the name of what that is made from
+    finetune(run_config(checkpoint, data, tmp_path / "run", epochs=1))
+    finetune(run_config(checkpoint, data, tmp_path / "run", epochs=1, resume="auto"))
+    names = [set(load_file(folder / "model.safetensors")) for folder in (checkpoint, tmp_path / "run/last")]
+    assert names[0] == names[1] and "layer1.0.conv1.parametrizations.weight.original0" in names[0]
 
 
 def test_without_an_output_the_run_stands_in_the_working_folder(

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from growtool.checkpoint import WEIGHTS, infos_of, json_text, write_safetensors
@@ -24,10 +26,10 @@ from growtool.checkpoint.staging import write_text
 from growtool.errors import CheckpointError
 from growtool.finetune.optimizer_files import read_state, write_state
 from growtool.finetune.optimizer_state import OptimizerState, capture, restore
-from growtool.finetune.parallel.distributed import is_sharded
+from growtool.finetune.parallel.distributed import as_sharded, is_sharded
 from growtool.finetune.state.copies import Copies, Finite
 from growtool.finetune.state.progress import RunProgress
-from growtool.finetune.state.weights import exported, is_reparametrised, origins, put_in
+from growtool.finetune.state.weights import adapted, exported, origins
 from growtool.finetune.update.loop import Diverged, Trainer
 
 FORMAT = 1  # version of state.json
@@ -43,7 +45,7 @@ class Snapshot:
         weights: state dict of the plain timm model.
         evaluated: state dict of the plain timm model that is evaluated: the weight average if there is one, else
             `weights`.
-        raw: state dict of the model that trains if it is not the plain one (adapters, templates), else None.
+        raw: state dict of the model that trains if it has adapters, else None.
         ema: state dict of the weight average as it is kept (like `raw`, or the plain one); None without an average.
         optimizer: state of the optimizer by parameter name.
         scaler: state of the float16 gradient scaler; None without one.
@@ -64,7 +66,6 @@ def take(trainer: Trainer, course: RunProgress, copies: Copies | None) -> Snapsh
 
     Args:
         trainer: between two updates.
-        course: progress of the run.
         copies: memory for the copies, which overwrite the last snapshot; None in a process that only helps to gather.
 
     Returns:
@@ -107,7 +108,6 @@ def _copied(
         model: what trains, or its average.
         whose: begins the keys of the copies.
         copies: memory for the copies; None to only gather and check.
-        finite: the check.
 
     Returns:
         The state dict of the plain timm model, and that of `model`: the same object if `model` is the plain one. Both
@@ -118,7 +118,7 @@ def _copied(
         finite.look(name, tensor)
         if copies is not None:
             plain[name] = copies.copy(f"{whose}/{name}", tensor)
-    if not is_reparametrised(model):
+    if not adapted(model):
         return plain, plain
     trained = {name: plain[name] for name in model.state_dict() if name in plain}
     for name, tensor in origins(model):
@@ -156,12 +156,12 @@ def put_back(folder: Path, trainer: Trainer) -> RunProgress:
         CheckpointError: the folder is not a checkpoint of this run, or is damaged.
     """
     course, scaler = read_course(folder)
-    reparametrised, averaged = is_reparametrised(trainer.model), trainer.ema is not None
-    for name, wanted, option in ((RAW, reparametrised, "--lora-rank"), (EMA, averaged, "--model-ema")):
+    has_adapters, averaged = bool(adapted(trainer.model)), trainer.ema is not None
+    for name, wanted, option in ((RAW, has_adapters, "--lora-rank"), (EMA, averaged, "--model-ema")):
         if (folder / name).is_file() != wanted:
             found, expected = ("none", "one") if wanted else ("one", "none")
             raise CheckpointError(f"{folder / name}: found {found}, expected {expected}; resume with the same {option}")
-    _put_back(folder / (RAW if reparametrised else WEIGHTS), trainer.model)
+    _put_back(folder / (RAW if has_adapters else WEIGHTS), trainer.model)
     if averaged:
         _put_back(folder / EMA, trainer.ema.module)
     restore(trainer.optimizer, trainer.model, read_state(folder), where=str(folder))
@@ -191,16 +191,14 @@ def read_course(folder: Path) -> tuple[RunProgress, Any]:
 
 def _put_back(path: Path, model: nn.Module) -> None:
     """Load a file of tensors into `model`; raise CheckpointError if one is missing or has another shape."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     try:
         state: dict[str, Tensor] = load_file(path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: cannot be read ({error}); {_ANOTHER}") from error
-    found = {name: list(tensor.shape) for name, tensor in state.items()}
     for name, tensor in model.state_dict().items():
-        if found.get(name) != list(tensor.shape):
-            shape = found.get(name, "none")
-            raise CheckpointError(f"{path}: {name}: found {shape}, expected {list(tensor.shape)}; {_ANOTHER}")
-    put_in(model, state)
+        found = list(state[name].shape) if name in state else "none"
+        if found != list(tensor.shape):
+            raise CheckpointError(f"{path}: {name}: found {found}, expected {list(tensor.shape)}; {_ANOTHER}")
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.copy_(as_sharded(state[name].to(tensor.device), tensor))

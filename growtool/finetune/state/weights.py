@@ -1,56 +1,47 @@
-"""The tensors of a model that trains: by the names of the plain timm model, and as they train.
+"""The tensors of a model that trains: by the names of the plain model, and as they train.
 
-Both are the same unless torch's parametrize computes some weights from others (adapters, templates). It then stores
-`conv.weight` as `conv.parametrizations.weight.original` (or `original0`, `original1`, ...), and the parameters of the
-modules that compute it as `conv.parametrizations.weight.0.NAME`.
+Both are the same unless the model has adapters. torch's parametrize then stores `conv.weight` as
+`conv.parametrizations.weight.original`, and B and A as `conv.parametrizations.weight.0.up` and `.down`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
-from growtool.finetune.parallel.distributed import as_sharded, whole
+from growtool.finetune.parallel.distributed import whole
+from growtool.finetune.update.adapters import LowRank
 
-_MARK = ".parametrizations."
+_MARK = ".parametrizations.weight."
 
 
-def is_reparametrised(model: nn.Module) -> bool:
-    """Return whether torch's parametrize computes some of the weights from others (adapters, templates)."""
-    return any(_MARK in f".{name}" for name in model.state_dict())
+def adapted(model: nn.Module) -> set[str]:
+    """Return the names of the layers with adapters; other parametrizations are a model's own, and stay as they are."""
+    return {name.partition(_MARK)[0] for name, module in model.named_modules() if isinstance(module, LowRank)}
 
 
 def exported(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the state dict of the plain timm model, tensor by tensor, with computed weights in place of their parts.
+    """Yield the state dict of the plain model, tensor by tensor, with adapted weights in place of their parts.
 
     A sharded tensor is gathered when it is its turn, so that every process must iterate to the end.
     """
-    seen: set[str] = set()
+    layers = adapted(model)
     for name, tensor in model.state_dict().items():
-        before, mark, after = f".{name}".partition(_MARK)  # the dot is for parametrizations of the model itself
-        if not mark:
+        layer, mark, part = name.partition(_MARK)
+        if not mark or layer not in layers:
             yield name, whole(tensor)
-            continue
-        path, attribute = before.removeprefix("."), after.split(".")[0]
-        plain = f"{path}.{attribute}".removeprefix(".")
-        if plain not in seen:
-            seen.add(plain)
+        elif part == "original":
             with torch.no_grad():
-                weight = whole(getattr(model.get_submodule(path), attribute))
-            yield plain, weight
+                weight = whole(model.get_submodule(layer).weight)  # type: ignore[arg-type]
+            yield f"{layer}.weight", weight
 
 
 def origins(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors that computed weights are made of, by their names in `model`; gathered as in `exported`."""
+    """Yield the tensors that adapted weights are made of, by their names in `model`; gathered as in `exported`."""
+    layers = adapted(model)
     for name, tensor in model.state_dict().items():
-        if _MARK in f".{name}":
+        layer, mark, _ = name.partition(_MARK)
+        if mark and layer in layers:
             yield name, whole(tensor)
-
-
-@torch.no_grad()
-def put_in(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy the tensors of an unsharded state dict into `model`, each sharded as the model's own tensor is."""
-    for name, tensor in model.state_dict().items():
-        tensor.copy_(as_sharded(state[name].to(tensor.device), tensor))
