@@ -29,6 +29,7 @@ from growtool.cli.commands.schedule import report, schedule
 from growtool.cli.commands.schema import schema
 from growtool.cli.commands.verify import verify
 from growtool.cli.console import describe_os_error, fetching, note, print_problems, set_quiet
+from growtool.cli.training import note_once
 from growtool.errors import GrowtoolError
 from growtool.finetune.stopping import ENDING, Stopped
 from growtool.hub.progress import shown_by
@@ -197,7 +198,7 @@ def main() -> None:
         print_problems(error.problems if isinstance(error, GrowtoolError) else (describe_os_error(error),))
         sys.exit(1)
     except Stopped as stopped:
-        note(str(stopped))
+        note_once(str(stopped))
         sys.exit(stopped.code)
     except SystemExit as ended:
         if ended.code == _INTERRUPTED:  # typer ends with this code after Ctrl-C, and prints nothing

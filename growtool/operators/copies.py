@@ -20,8 +20,10 @@ from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.layers import copy_positions, split_evenly
-from growtool.operators.base import Layer, drawn, rows_of, split_among_copies
+from growtool.operators.base import Abilities, Layer, drawn, rows_of, split_among_copies
 from growtool.plan.width import Copies
+
+EQUAL_IN_SPAN = Abilities(in_span=lambda section: section.split == "equal")  # with noise, copies leave the span
 
 
 def grow_copies(spec: Copies, W: Tensor, layer: Layer) -> Tensor:

@@ -18,6 +18,7 @@ from growtool.cli import app as cli
 from growtool.cli.command import global_options_first
 from growtool.cli.console import note
 from growtool.cli.tables import show_figures
+from growtool.finetune.stopping import Stopped, StopRequest
 from growtool.report.page import TableText
 from tests.support.models import TINY, random_images, write_folder
 
@@ -58,6 +59,17 @@ def test_an_interrupt_exits_as_shells_expect(growtool, monkeypatch):
 
     monkeypatch.setattr("growtool.checkpoint.open_checkpoint", interrupted)
     assert growtool("inspect", "x") == (130, "", "interrupted\n")
+
+
+@pytest.mark.parametrize(("rank", "told"), [("0", True), ("1", False)])
+def test_a_stop_is_told_by_the_first_process_of_a_distributed_run_alone(growtool, monkeypatch, rank, told):
+    def stop(*args: object, **kwargs: object) -> None:
+        raise Stopped(4, "run/checkpoints/step-4", StopRequest(), line="growtool finetune --resume auto")
+
+    monkeypatch.setattr(cli, "app", stop)
+    monkeypatch.setenv("RANK", rank)
+    code, out, err = growtool("inspect", "x")
+    assert (code, out) == (143, "") and ("stopped after update 4" in err) == told
 
 
 def test_permission_denied_names_file_and_remedy(growtool, monkeypatch):

@@ -164,19 +164,20 @@ def test_types_of_the_output(tmp_path):
     assert {i.dtype for i in written.tensors.values()} == {"BF16"}
 
 
-def test_an_operator_that_leaves_the_span_makes_tensors_dense_and_says_so(tmp_path):
+@pytest.mark.parametrize("operator", ["tile", "fpi"])
+def test_an_operator_that_leaves_the_span_makes_tensors_dense_and_says_so(operator, tmp_path):
     source = write_folder(TINY["resnet"], tmp_path / "source")
     to_templates(source, EXACT["raw"], tmp_path / "t")
-    plan = {"target": {"model_args": WIDER["resnet"]}, "width": {"operator": "tile"}}
+    plan = {"target": {"model_args": WIDER["resnet"]}, "width": {"operator": operator}}
     result = grown(tmp_path / "t", plan, tmp_path / "noise")
-    assert "tensors become dense: tile makes new weights that are no combinations" in result.summary.growth()[-1]
+    assert f"tensors become dense: {operator} makes new weights that are no combinations" in result.summary.growth()[-1]
     assert open_checkpoint(tmp_path / "noise").form is None, "no tensor is in template form any more"
-    equal = {"target": {"model_args": WIDER["resnet"]}, "width": {"operator": "tile", "split": "equal"}}
+    equal = {"target": {"model_args": WIDER["resnet"]}, "width": {"operator": operator, "split": "equal"}}
     grown(tmp_path / "t", equal, tmp_path / "equal")
     grown(source, equal, tmp_path / "dense")
     assert len(open_checkpoint(tmp_path / "equal").form.tensors) == len(open_checkpoint(tmp_path / "t").form.tensors)
     assert_same_weights(open_checkpoint(tmp_path / "equal"), open_checkpoint(tmp_path / "dense"))
-    with pytest.raises(PlanError, match="found template, and it cannot be kept: tile makes new weights"):
+    with pytest.raises(PlanError, match=f"found template, and it cannot be kept: {operator} makes new weights"):
         grown(tmp_path / "t", plan | {"output": {"form": "template"}}, tmp_path / "refused")
 
 

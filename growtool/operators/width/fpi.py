@@ -7,9 +7,9 @@ to both. Whole copies come first, so that whole multiples are exact under a norm
 from __future__ import annotations
 
 from growtool.algebra.expansion import copied_evenly
-from growtool.operators.base import Abilities
-from growtool.operators.copies import grow_copies
+from growtool.operators.copies import EQUAL_IN_SPAN, grow_copies, split_coefficients
 
-ABILITIES = Abilities()
+ABILITIES = EQUAL_IN_SPAN
 expand = copied_evenly
 grow = grow_copies  # the paper's split is the equal one
+grow_coefficients = split_coefficients

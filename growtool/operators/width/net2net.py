@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from growtool.algebra.expansion import copied_at_random
-from growtool.operators.base import Abilities
-from growtool.operators.copies import grow_copies, split_coefficients
+from growtool.operators.copies import EQUAL_IN_SPAN, grow_copies, split_coefficients
 
-ABILITIES = Abilities(in_span=lambda section: section.split == "equal")
+ABILITIES = EQUAL_IN_SPAN
 expand = copied_at_random
 grow = grow_copies  # the paper's split is the equal one
 grow_coefficients = split_coefficients

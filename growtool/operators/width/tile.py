@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 
 from growtool.algebra.expansion import Expansion, tiled
-from growtool.operators.base import Abilities
-from growtool.operators.copies import grow_copies, split_coefficients
+from growtool.operators.copies import EQUAL_IN_SPAN, grow_copies, split_coefficients
 
-ABILITIES = Abilities(in_span=lambda section: section.split == "equal")
+ABILITIES = EQUAL_IN_SPAN
 grow = grow_copies
 grow_coefficients = split_coefficients
 
