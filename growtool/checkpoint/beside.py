@@ -29,21 +29,19 @@ _NOTE = (
 )
 
 
-def companions(source: Checkpoint) -> list[Path]:
-    """Return the files beside a checkpoint that go along with a grown one, such as those of a tokenizer."""
-    folder, patterns = source.path.parent, library_of(source.spec).beside
-    if source.folder is None or not folder.is_dir():
-        return []
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.name not in OWN_FILES and path.is_file() and matches(path.name, patterns)
-    )
+def companions(source: Checkpoint) -> dict[str, Path]:
+    """Return the files that go along with a grown checkpoint, such as those of a tokenizer, by their names."""
+    folder = source.path.parent
+    if source.folder is None:
+        return {}
+    found = (path for pattern in library_of(source.spec).beside for path in folder.glob(pattern) if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in found}
+    return {name: path for name, path in sorted(names.items()) if name not in OWN_FILES}
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Return whether the name of a file matches one of the patterns, such as `tokenizer*`."""
-    return any(fnmatch(name, pattern) for pattern in patterns)
+    """Return whether the name of a file matches one of the patterns, such as `tokenizer*` or `templates/*`."""
+    return any(fnmatch(name, pattern) and name.count("/") == pattern.count("/") for pattern in patterns)
 
 
 def documents_beside(source: Checkpoint, names: Iterable[str]) -> dict[str, str]:

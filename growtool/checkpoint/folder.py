@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from growtool.checkpoint.beside import OWN_FILES, matches
@@ -60,19 +61,22 @@ def refuse_existing(out: Path, *, force: bool) -> None:
         raise PlanError(f"{out}: found a {found}, expected to write a {kind} there; choose another output")
     if not force:
         raise PlanError(f"{out}: the output exists; choose another name, or replace it with --force")
-    if out.is_dir():
-        known = [pattern for library in libraries() for pattern in library.beside]
-        known += [INDEX, SHARDS]
-        foreign = sorted(
-            path.name
-            for path in out.iterdir()
-            if not path.is_file() or not (path.name in OWN_FILES or matches(path.name, known))
+    if out.is_dir() and (foreign := sorted(_foreign(out))):
+        raise PlanError(
+            f"{out}: found {format_names(foreign, 4)}, expected nothing but the files of a checkpoint "
+            f"({', '.join(sorted(OWN_FILES))}); --force does not remove anything else, choose another output"
         )
-        if foreign:
-            raise PlanError(
-                f"{out}: found {format_names(foreign, 4)}, expected nothing but the files of a checkpoint "
-                f"({', '.join(sorted(OWN_FILES))}); --force does not remove anything else, choose another output"
-            )
+
+
+def _foreign(out: Path) -> Iterator[str]:
+    """Yield the names of what is in a folder and belongs to no checkpoint."""
+    known = [INDEX, SHARDS, *(pattern for library in libraries() for pattern in library.beside)]
+    folders = {pattern.partition("/")[0] for pattern in known if "/" in pattern}
+    for entry in out.iterdir():
+        for path in entry.iterdir() if entry.is_dir() and entry.name in folders else (entry,):
+            name = path.relative_to(out).as_posix()
+            if not path.is_file() or not (name in OWN_FILES or matches(name, known)):
+                yield name
 
 
 def spare_source(out: Path, source: Checkpoint) -> None:
@@ -99,7 +103,7 @@ def write_folder(
     metadata: Mapping[str, str],
     writing: Writing | None = None,
     limit: str | None = None,
-    beside: Iterable[Path] = (),
+    beside: Mapping[str, Path] = MappingProxyType({}),
     force: bool = False,
 ) -> None:
     """Write the folder `out`: weights, `config.json` and documents; all of it or nothing.
@@ -115,7 +119,7 @@ def write_folder(
         metadata: strings for the weights file; `format: pt` is added.
         writing: how the tensors are named and converted for the file; None writes them as they are.
         limit: most bytes of a file, such as `5GB`; above it shards with an index are written. None writes one file.
-        beside: files to copy into the folder.
+        beside: files to copy into the folder, by their names there.
         force: whether to replace an older output.
 
     Raises:
@@ -125,8 +129,9 @@ def write_folder(
     refuse_existing(out, force=force)
     with staging(out) as folder:
         _write_weights(folder / WEIGHTS, tensors, produce, {"format": "pt", **metadata}, writing, limit)
-        for path in beside:
-            shutil.copyfile(path, folder / path.name)
+        for name, path in beside.items():
+            (folder / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(path, folder / name)
         write_text(folder / CONFIG, json_text(library_of(spec).config(spec, model)))
         # Documents may replace the config: what a proof of the written weights found goes into it.
         for name, text in (documents(folder) if callable(documents) else documents).items():

@@ -56,6 +56,8 @@ def folder(place: Path, family: str, dtype: torch.dtype = torch.float32) -> Path
     model.to(dtype).save_pretrained(place)
     (place / "tokenizer.json").write_text('{"a": "tokenizer"}')
     (place / "chat_template.jinja").write_text("{{ a }}")
+    (place / "additional_chat_templates").mkdir()
+    (place / "additional_chat_templates/tools.jinja").write_text("{{ b }}")
     from growtool.library import library_of
 
     inputs = library_of(source.spec).inputs(source.model, 2, 3)
@@ -174,8 +176,10 @@ def test_heads_that_double_in_pairs_alone_do_so_where_their_size_is_written(tmp_
 
 def test_tokenizer_and_templates_come_along(place):
     """What belongs to a checkpoint is copied; what does not stays."""
-    copied = {path.name for path in (place / "grown-llama").iterdir()}
+    grown = place / "grown-llama"
+    copied = {path.relative_to(grown).as_posix() for path in grown.rglob("*")}
     assert copied >= {"tokenizer.json", "chat_template.jinja", "generation_config.json", "growth.json", "README.md"}
+    assert "additional_chat_templates/tools.jinja" in copied
     assert "inputs.pt" not in copied
 
 

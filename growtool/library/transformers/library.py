@@ -38,7 +38,7 @@ class Transformers(Library):
     loads_shards: ClassVar[bool] = True
     towers: ClassVar[bool] = True
     beside: ClassVar[tuple[str, ...]] = (
-        "*token*.json", "*.jinja", "chat_templates/*", "vocab.*", "merges.txt", "*.model", "*.tiktoken",
+        "*token*.json", "*.jinja", "additional_chat_templates/*", "vocab.*", "merges.txt", "*.model", "*.tiktoken",
         "generation_config.json", "*processor_config.json", "normalizer.json",
     )  # fmt: skip
     words: ClassVar[Words] = Words(refit="check the sizes that the configuration gives")
