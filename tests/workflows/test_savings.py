@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -149,6 +150,21 @@ def test_seeds_count_where_both_ways_have_lengths_around_the_accuracy() -> None:
     at_76, at_82 = (saving_at(grown, scratch, At(top1)) for top1 in (76.0, 82.0))
     assert at_76.deviation is not None
     assert at_82.saved is not None and at_82.deviation is None, "one seed alone was trained that far"
+
+
+def test_a_seed_that_was_not_trained_so_far_takes_nothing_from_what_others_show() -> None:
+    """Its runs count in the means; the deviation is that of the seeds with lengths around the cost."""
+    scratch = curve("scratch", (1e12, [60.0, 62.0, 61.0]), (1e13, [80.0, 80.5]), scratch=True)
+    grown = curve("grown", (1e12, [72.0, 71.0, 71.5]), (5e12, [80.0, 79.5, 79.9]))
+    saving, of_two = (
+        saving_at(ways[0], ways[1], At(76.0))
+        for ways in ((grown, scratch), [first_seeds(way, 2) for way in (grown, scratch)])
+    )
+    assert saving.deviation == of_two.deviation is not None and saving.saved != of_two.saved
+
+
+def first_seeds(several: Curve, count: int) -> Curve:
+    return replace(several, points=tuple(replace(p, top1=dict(list(p.top1.items())[:count])) for p in several.points))
 
 
 def test_levels_are_what_was_measured_and_round_numbers_between() -> None:

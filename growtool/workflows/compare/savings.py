@@ -108,8 +108,8 @@ class Saving:
         top1: the accuracy in percent.
         cost: of the way; None if it was not trained that far.
         reference: of training from scratch; None if that was not trained that far.
-        deviation: of the saving over the seeds of both; None for one seed, or if the curves of a seed do not both reach
-            the accuracy.
+        deviation: of the saving over the seeds that both were trained with around this cost; None for one seed, or if
+            one of them does not reach the accuracy.
     """
 
     top1: float
@@ -171,17 +171,27 @@ def cost_at(points: Points, top1: float) -> Cost | None:
 def saving_at(curve: Curve, reference: Curve, level: Level) -> Saving:
     """Return what a way saves over its reference at one accuracy.
 
-    The saving is that of the means over seeds; the deviation is over the savings of single seeds.
+    The saving is that of the means over seeds; the deviation is over the savings of single seeds, those with which both
+    ways were trained for less and for more than the mean cost.
     """
+    means = Saving(level.top1, cost_at(curve.means, level.top1), cost_at(reference.means, level.top1))
+    if means.saved is None or means.bound:
+        return means
+    pairs = [(way, cost.macs) for way, cost in ((curve, means.cost), (reference, means.reference)) if cost]
     each = []
     for seed in sorted(curve.seeds & reference.seeds):
-        top1 = level.by_seed.get(seed, level.top1)
-        costs = [cost_at(way.of_seed(seed), top1) for way in (curve, reference)]
-        each.append(None if any(cost and cost.at_most for cost in costs) else _saved(*costs))
+        if all(_trained_around(way, seed, macs) for way, macs in pairs):
+            top1 = level.by_seed.get(seed, level.top1)
+            costs = [cost_at(way.of_seed(seed), top1) for way in (curve, reference)]
+            each.append(None if any(cost and cost.at_most for cost in costs) else _saved(*costs))
     found = [value for value in each if value is not None]
-    means = Saving(level.top1, cost_at(curve.means, level.top1), cost_at(reference.means, level.top1))
-    told = means.saved is not None and not means.bound and len(found) == len(each) > 1
-    return replace(means, deviation=statistics.stdev(found)) if told else means
+    return replace(means, deviation=statistics.stdev(found)) if len(found) == len(each) > 1 else means
+
+
+def _trained_around(way: Curve, seed: int, macs: float) -> bool:
+    """Return whether a seed has lengths that cost at most and at least so much."""
+    lengths = [cost for cost, _ in way.of_seed(seed)]
+    return min(lengths) <= macs <= max(lengths)
 
 
 def levels(curve: Curve, reference: Curve, others: Iterable[Curve]) -> list[Level]:
