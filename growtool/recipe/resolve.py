@@ -172,7 +172,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     handing = growing.starts.handing
     if told.exact and not handing.norms:
         promise = Promise("exact")
-    templates = source_templates(plan, checkpoint, source.model, source.trace)
+    templates = source_templates(plan, checkpoint, source)
     tensors = tensor_recipes(growing, checkpoint)
     torn = torn_ties(tensors.values(), source.model)
     if torn:
@@ -232,7 +232,7 @@ def traced_target(target: Target, source: TracedModel) -> TracedModel:
     Raises:
         PlanError: the plan's arguments make no model, or one that does not run.
     """
-    specs, remarks = target_specs(target, source.spec, source.model, source.trace)
+    specs, remarks = target_specs(target, source)
     where = "target.model_args" if target.model_args and target.model is None else "target"
     try:
         spec, model = _first_built(specs, where)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
-
 from growtool.checkpoint import Checkpoint, Form, Templated, TensorInfo, coefficients_of
 from growtool.errors import PlanError, format_names
 from growtool.operators.table import OPERATORS
@@ -13,16 +11,16 @@ from growtool.plan.depth import Mixing
 from growtool.plan.schema import Plan
 from growtool.plan.width import Mixture
 from growtool.recipe.recipe import Kept, TargetForm, TensorRecipe, written_dtype
+from growtool.recipe.traced_model import TracedModel
 from growtool.templates.decompose import coefficient_dtype
 from growtool.templates.grouping import templatable
 from growtool.templates.lift import lift
 from growtool.templates.source import ExactForm, Templates, exact_form
-from growtool.trace import Trace
 
 _PARTS = 2  # per side, into which a sub-block bank cuts layers if the plan does not say
 
 
-def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, trace: Trace) -> Templates:
+def source_templates(plan: Plan, checkpoint: Checkpoint, source: TracedModel) -> Templates:
     """Return the templates that a growth may use: those in the file, and for other tensors layers or parts of layers.
 
     None of the latter are looked for unless the plan grows by `mixture` or writes template form.
@@ -30,8 +28,7 @@ def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, trace
     Args:
         plan: says the bank.
         checkpoint: what grows.
-        model: its model, without weights.
-        trace: its trace.
+        source: its model.
 
     Raises:
         PlanError: the plan names a bank for a checkpoint that has its own.
@@ -48,8 +45,8 @@ def source_templates(plan: Plan, checkpoint: Checkpoint, model: nn.Module, trace
     rest = {name: info for name, info in checkpoint.tensors.items() if name not in stored.tensors}
     kind = (width.bank if width else None) or "raw"
     parts = (width.parts if width else None) or _PARTS
-    weights, parts = templatable(model, trace, rest), parts if kind == "sub_block" else 1
-    return Templates(checkpoint, exact_form(weights, trace, parts=parts, kind=kind, taken=stored.banks))
+    weights, parts = templatable(source.model, source.trace, rest), parts if kind == "sub_block" else 1
+    return Templates(checkpoint, exact_form(weights, source.trace, parts=parts, kind=kind, taken=stored.banks))
 
 
 def target_form(plan: Plan, tensors: Mapping[str, TensorRecipe], templates: Templates) -> TargetForm | None:

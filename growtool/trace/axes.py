@@ -219,6 +219,11 @@ def fixed_reason(axis: Axis) -> str | None:
     return reasons[0] if reasons and all(reasons) else None
 
 
+def may_grow(axis: Axis) -> bool:
+    """Return whether some channel of the axis may change its number."""
+    return any(group.fixed is None for group in groups_on(axis))
+
+
 def fix(axis: Axis, reason: str) -> None:
     """Forbid the channels of an axis to change; groups that are fixed already keep their first reason."""
     for group in groups_on(axis):

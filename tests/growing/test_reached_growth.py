@@ -2,14 +2,13 @@
 
 import pytest
 
-from growtool.checkpoint import ModelSpec, build, open_checkpoint
+from growtool.checkpoint import ModelSpec, open_checkpoint
 from growtool.errors import PlanError
 from growtool.growing import grow
-from growtool.library.timm import input_size
 from growtool.library.timm.reach import OPEN
 from growtool.recipe import resolve
 from growtool.recipe.target.size_arguments import find_size_arguments
-from growtool.trace import trace_model
+from growtool.recipe.traced_model import TracedModel
 from tests.support.models import Tiny, difference, grown, load, plan_of, resolved, write_folder
 from tests.support.plain_timm import in_plain_timm
 
@@ -61,8 +60,7 @@ def test_timm_loads_it_once_growtool_is_imported(tmp_path):
 
 def test_a_network_that_was_deepened_can_be_deepened_again():
     spec = ModelSpec(OPEN, {**VGG.args, "cfg.*.times": [1, 1, 1, 2, 1]}, {"input_size": (3, 32, 32)})
-    model = build(spec)
-    found = find_size_arguments(spec, model, trace_model(model, input_size(model)), ["depth"])
+    found = find_size_arguments(TracedModel.of(spec, where="vgg"), ["depth"])
     assert found.depth == {"cfg.*.times": (1, 1, 1, 2, 1)}
     assert found.stages == {"cfg.*.times": frozenset({2, 3})}
 
@@ -70,8 +68,7 @@ def test_a_network_that_was_deepened_can_be_deepened_again():
 def test_numbers_that_depend_on_what_is_fixed_stay():
     """Each entry of xception's list says what it reads: the first one a stem of fixed width, whose copy cannot run."""
     spec = ModelSpec(OPEN, {"base": "xception41p", "block_cfg": BLOCKS}, {"input_size": (3, 64, 64)})
-    model = build(spec)
-    found = find_size_arguments(spec, model, trace_model(model, input_size(model)))
+    found = find_size_arguments(TracedModel.of(spec, where="xception"))
     assert found.depth == {"block_cfg.*.times": (1, 1, 1)}
     assert found.width == {"block_cfg.*.in_chs": (64, 8, 8), "block_cfg.*.out_chs": (8, 8, (8, 12, 16))}
     assert found.stages["block_cfg.*.times"] == frozenset({1})

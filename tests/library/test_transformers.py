@@ -9,7 +9,7 @@ from growtool.growing.summary import summarise
 from growtool.plan import Plan
 from growtool.recipe import resolve
 from growtool.recipe.target.trials import Trials
-from growtool.trace import trace_built
+from growtool.recipe.traced_model import TracedModel
 from tests.support.transformers_families import FAMILIES, SHARED_HEADS, TEXT, Source, config_of, grown, proven
 
 TWICE = {"scale": {"width": 2}}
@@ -146,5 +146,5 @@ def test_a_tensor_without_numbers_stays_one():
 
 def test_a_model_that_asks_for_known_numbers_runs_where_sizes_are_tried():
     source = Source.of(config_of("megatron-bert"))
-    trials = Trials(source.spec, source.model, trace_built(source.spec, source.model))
+    trials = Trials(TracedModel.around(source.spec, source.model))
     assert trials.runs({"num_hidden_layers": 4}) and not trials.runs({"num_attention_heads": 5})

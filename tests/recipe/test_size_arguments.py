@@ -7,13 +7,12 @@ import pytest
 
 from growtool.checkpoint import ModelSpec, build
 from growtool.errors import PlanError
-from growtool.library.timm import input_size
 from growtool.library.timm.families import larger_siblings
 from growtool.library.timm.reach import with_open_arguments
 from growtool.library.values import scaled_at
 from growtool.plan.target import factor_text
 from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
-from growtool.trace import trace_model
+from growtool.recipe.traced_model import TracedModel
 from tests.support.models import TINY, Tiny, resolved, write_folder
 
 RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "num_classes": 5})
@@ -21,8 +20,7 @@ RESNET = Tiny("resnet18", {"layers": [2, 2, 2, 2], "channels": [4, 8, 8, 12], "n
 
 def size_arguments(tiny: Tiny) -> SizeArguments:
     spec = ModelSpec(tiny.architecture, tiny.args, {"input_size": (3, tiny.size, tiny.size)})
-    model = build(spec)
-    return find_size_arguments(spec, model, trace_model(model, input_size(model)))
+    return find_size_arguments(TracedModel.of(spec, where=tiny.architecture))
 
 
 @pytest.mark.parametrize(
@@ -211,8 +209,7 @@ def test_a_regnet_of_twice_the_blocks_rises_half_as_fast(tmp_path):
 def test_a_list_of_layers_of_which_some_have_no_tensors_deepens_by_the_others():
     """Twice as many poolings, too, would leave nothing of the image."""
     spec = with_open_arguments(ModelSpec("vgg13", {}))
-    model = build(spec)
-    found = find_size_arguments(spec, model, trace_model(model, input_size(model)), ["depth"])
+    found = find_size_arguments(TracedModel.of(spec, where="vgg13"), ["depth"])
     assert found.stages == {"cfg.*.times": frozenset({0, 1, 3, 4, 6, 7, 9, 10, 12, 13})}
 
 

@@ -47,8 +47,8 @@ def share(patch: pytest.MonkeyPatch) -> None:
     def around(cls: type[TracedModel], spec: ModelSpec, model: nn.Module, remarks: tuple[str, ...] = ()) -> TracedModel:
         return cls(spec, model, traces.get(spec, None, lambda: trace_built(spec, model)), remarks)
 
-    def found(spec: ModelSpec, model: nn.Module, trace: Trace, axes: Collection[str], *built: Any) -> SizeArguments:
-        return arguments.get(spec, tuple(axes), lambda: find_size_arguments(spec, model, trace, axes, *built))
+    def found(source: TracedModel, axes: Collection[str], *built: Any) -> SizeArguments:
+        return arguments.get(source.spec, tuple(axes), lambda: find_size_arguments(source, axes, *built))
 
     patch.setattr(TracedModel, "around", classmethod(around))
     for module in ("spec", "whole_heads"):

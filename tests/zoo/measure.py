@@ -20,6 +20,7 @@ from growtool.library.timm.reach import with_open_arguments
 from growtool.library.values import as_lists, numbers_in, scaled_at
 from growtool.recipe.target import spec as target_module
 from growtool.recipe.target.size_arguments import AXES, SizeArguments, find_size_arguments
+from growtool.recipe.traced_model import TracedModel
 from growtool.trace import Trace, groups_on, trace_built
 
 from .attempt import Attempt, attempt
@@ -119,10 +120,9 @@ def _deepened(
         yield attempt("scale", {"scale": {"depth": 2.0}}, {"depth": "net2deeper"}, source, model)
     if example.deeper:
         yield attempt("arguments", {"model_args": dict(example.deeper)}, _ZERO_OUT, source, model)
-    size_arguments = target_module.find_size_arguments(spec, skeleton, trace, ["depth"]).depth
-    for name, value in (
-        size_arguments or target_module.find_size_arguments(with_open_arguments(spec), skeleton, trace, ["depth"]).depth
-    ).items():
+    plain, opened = (TracedModel(s, skeleton, trace) for s in (spec, with_open_arguments(spec)))
+    size_arguments = target_module.find_size_arguments(plain, ["depth"]).depth
+    for name, value in (size_arguments or target_module.find_size_arguments(opened, ["depth"]).depth).items():
         for more in _one_more(value):
             yield attempt("arguments", {"model_args": {name: more}}, _ZERO_OUT, source, model)
     for name in _deeper_siblings(spec, skeleton, timm.list_models(module=example.family))[:_SIBLINGS]:
@@ -184,12 +184,10 @@ def _remembering_size_arguments() -> Iterator[None]:
     """While open, the search for arguments runs once for each model: it does not depend on the growth."""
     found: dict[str, SizeArguments] = {}
 
-    def remembered(
-        spec: ModelSpec, model: nn.Module, trace: Trace, axes: Collection[str] = AXES, *_: object
-    ) -> SizeArguments:
-        key = f"{spec.architecture} {dict(spec.model_args)} {axes}"
+    def remembered(source: TracedModel, axes: Collection[str] = AXES, *_: object) -> SizeArguments:
+        key = f"{source.spec.architecture} {dict(source.spec.model_args)} {axes}"
         if key not in found:
-            found[key] = find_size_arguments(spec, model, trace, axes)
+            found[key] = find_size_arguments(source, axes)
         return found[key]
 
     with mock.patch.object(target_module, "find_size_arguments", remembered):

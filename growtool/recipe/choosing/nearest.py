@@ -68,11 +68,11 @@ def _targets(recipe: Recipe, asked: Target) -> Iterator[tuple[Scale | None, Trac
         return
     asked_scale = asked.scale or Scale(width=1.0)
     doubled = asked_scale.model_copy(update={"width": 2.0})  # any factor above 1 has the search look for widths
-    base, size_arguments = scalable(doubled, source.spec, source.model, source.trace)
+    base, size_arguments = scalable(doubled, source)
     for factor in _factors(recipe):
         scale = asked_scale.model_copy(update={"width": float(factor)})
         with contextlib.suppress(GrowtoolError):
-            spec, _ = scaled_spec(scale, base, source.model, source.trace, size_arguments)
+            spec, _ = scaled_spec(scale, base, size_arguments)
             yield scale, TracedModel.of(spec, where="target")
 
 

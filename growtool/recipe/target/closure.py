@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from growtool.library.building import Shapes
 from growtool.trace import Axis, ChannelGroup, groups_on
-from growtool.trace.axes import axis_size
+from growtool.trace.axes import axis_size, may_grow
 
 K = TypeVar("K", bound=Hashable)
 _Dimension = tuple[str, int]
@@ -82,7 +82,7 @@ class Closure:
     def _cost(self, keys: Iterable[K]) -> float:
         """Return how far the dimensions that may grow are from double."""
         factors = self._factors(keys)
-        growable = [d for d, axis in self._axes.items() if any(group.fixed is None for group in groups_on(axis))]
+        growable = [dimension for dimension, axis in self._axes.items() if may_grow(axis)]
         return float(sum(abs(factors.get(dimension, Fraction(1)) - 2) for dimension in growable))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from growtool.library.building import Shapes
 from growtool.library.values import Value, times
 from growtool.recipe.target.trials import Trials
-from growtool.trace import groups_on
+from growtool.trace.axes import may_grow
 
 _NEAR = 0.02  # relative: how far rounding may have moved a number of channels, or by one for each part of an axis
 _SIZES = 3  # sizes that are off for each of which a ratio is tried that would mend it
@@ -57,7 +57,7 @@ def _uneven(shapes: Shapes, factor: float, trials: Trials) -> _Uneven:
         axes = trials.trace.tensors[name]
         for dim, (axis, old, new) in enumerate(zip(axes, before, shapes.get(name, ()), strict=False)):
             wanted = times(old, factor)
-            if not isinstance(wanted, int) or new in (old, wanted) or all(g.fixed is not None for g in groups_on(axis)):
+            if not isinstance(wanted, int) or new in (old, wanted) or not may_grow(axis):
                 continue
             if abs(new - wanted) <= max(len(axis), _NEAR * wanted):
                 uneven[name, dim] = (old, wanted, new)

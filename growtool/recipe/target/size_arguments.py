@@ -13,17 +13,15 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from torch import nn
-
 from growtool.errors import CheckpointError
-from growtool.library import ModelSpec, library_of
 from growtool.library.building import Shapes
 from growtool.library.paths import covers, is_path
 from growtool.library.values import Value, leaves
 from growtool.recipe.target.deepening import Deepening
 from growtool.recipe.target.trials import Built, Trials
 from growtool.recipe.target.widening import LEAST_REACH, Widening
-from growtool.trace import Trace, inside, pair
+from growtool.recipe.traced_model import TracedModel
+from growtool.trace import inside, pair
 from growtool.trace.pairing.stretches import sequences
 
 AXES = ("width", "depth")
@@ -62,38 +60,30 @@ class SizeArguments:
     unkept: str = ""
 
 
-def find_size_arguments(
-    spec: ModelSpec,
-    model: nn.Module,
-    trace: Trace,
-    axes: Collection[str] = AXES,
-    built: Built | None = None,
-) -> SizeArguments:
+def find_size_arguments(source: TracedModel, axes: Collection[str] = AXES, built: Built | None = None) -> SizeArguments:
     """Find the arguments by trying every number of the constructor, then further ones of its library as far as needed.
 
     Args:
-        spec: the source.
-        model: its skeleton.
-        trace: its trace.
+        source: the small model.
         axes: what to look for, `width`, `depth` or both.
         built: models that an earlier search for the same source built, to which those of this one are added.
     """
-    library, trials = library_of(spec), Trials(spec, model, trace, built)
+    library, trials = source.library, Trials(source, built)
     deepening = Deepening(trials, tracing="depth" in axes)
     search = _Search(trials, deepening)
     widening = Widening(trials, search.widening, search.paired, search.neutral, search.breaking)
-    search.try_each(library.numbers(spec, model))
+    search.try_each(library.numbers(source.spec, source.model))
     width, joint = widening.width() if "width" in axes else ({}, 0.0)
     reaches = bool(width) and joint < math.inf and trials.reach(width, by_size=False) >= LEAST_REACH
     lacks_width = "width" in axes and not reaches
     lacks_depth = "depth" in axes and not deepening.adding
     # Each further try costs a model, and an opened spec has many numbers inside its arguments.
     if lacks_width or lacks_depth:
-        search.try_each(library.nested_numbers(spec))
+        search.try_each(library.nested_numbers(source.spec))
     if lacks_width:
         width, joint = widening.further(width, joint)
     if lacks_depth and not deepening.adding:
-        search.try_each(library.entry_repeats(spec))
+        search.try_each(library.entry_repeats(source.spec))
     depth = deepening.arguments()
     together = deepening.apart() if library.towers else tuple(depth)[:1]
     return SizeArguments(

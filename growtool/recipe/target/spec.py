@@ -9,8 +9,6 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from torch import nn
-
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.library import ModelSpec, build, library_of
 from growtool.library.paths import is_path
@@ -20,7 +18,7 @@ from growtool.recipe.target.rounding import even_ratios
 from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
 from growtool.recipe.target.trials import Built, Trials
 from growtool.recipe.target.widening import LEAST_REACH
-from growtool.trace import Trace
+from growtool.recipe.traced_model import TracedModel
 
 
 class CannotScaleWidthError(PlanError):
@@ -30,9 +28,7 @@ class CannotScaleWidthError(PlanError):
 _NOT_INHERITED = ("growtool",)  # the source's own history is told in the new lineage
 
 
-def target_specs(
-    target: Target, spec: ModelSpec, model: nn.Module, trace: Trace
-) -> tuple[tuple[ModelSpec, ...], tuple[str, ...]]:
+def target_specs(target: Target, source: TracedModel) -> tuple[tuple[ModelSpec, ...], tuple[str, ...]]:
     """Return the specs that a target may be built by, the preferred one first, and a sentence on each surprise.
 
     There is a second spec only where the library may refuse the first. The sentences tell which arguments change beside
@@ -40,23 +36,20 @@ def target_specs(
 
     Args:
         target: as the plan says.
-        spec: the source.
-        model: its skeleton.
-        trace: its trace.
+        source: the model that grows.
 
     Raises:
         PlanError: the constructor cannot be scaled so; with what can be reached instead.
     """
-    extra = {key: value for key, value in spec.extra.items() if key not in _NOT_INHERITED}
+    extra = {key: value for key, value in source.spec.extra.items() if key not in _NOT_INHERITED}
+    spec, library = replace(source.spec, extra=extra), source.library
     if target.model is not None:
-        library = library_of(spec)
-        named = library.named(replace(spec, extra=extra), target.model, target.model_args)
+        named = library.named(spec, target.model, target.model_args)
         return (library.with_open_arguments(named) if any(map(is_path, named.model_args)) else named,), ()
-    base = replace(spec, extra=extra)
     if target.scale is None:
-        return _accepting(base, target.model_args), ()
-    base, size_arguments = scalable(target.scale, base, model, trace)
-    scaled, remarks = scaled_spec(target.scale, base, model, trace, size_arguments)
+        return _accepting(spec, target.model_args), ()
+    base, size_arguments = scalable(target.scale, replace(source, spec=spec))
+    scaled, remarks = scaled_spec(target.scale, base, size_arguments)
     return (scaled,), (*remarks, *_kept_stages(target.scale, size_arguments))
 
 
@@ -99,28 +92,24 @@ def _builds(spec: ModelSpec) -> bool:
     return True
 
 
-def scalable(
-    scale: Scale, base: ModelSpec, model: nn.Module, trace: Trace, built: Built | None = None
-) -> tuple[ModelSpec, SizeArguments]:
-    """Return the spec to scale and its size arguments: the source, or the same opened where its own do not suffice.
+def scalable(scale: Scale, source: TracedModel, built: Built | None = None) -> tuple[TracedModel, SizeArguments]:
+    """Return the model to scale and its size arguments: the source, or its spec opened where its own do not suffice.
 
     An opened spec takes more arguments, but searching them takes longer, and its result loads only with growtool.
 
     Args:
         scale: tells what has to be scaled.
-        base: the source.
-        model: its skeleton.
-        trace: its trace.
+        source: the small model.
         built: see `find_size_arguments`.
     """
     axes = [axis for axis, factor in (("width", scale.width), ("depth", scale.depth)) if factor not in (None, 1)]
-    plain = find_size_arguments(base, model, trace, axes, built)
+    plain = find_size_arguments(source, axes, built)
     lacking = [axis for axis in axes if not getattr(plain, axis)]
     reaches_little = "width" in axes and plain.reach < LEAST_REACH
-    opening = library_of(base).with_open_arguments(base)
-    if opening == base or not (lacking or plain.joint or reaches_little or not plain.closes):
-        return base, plain
-    opened = find_size_arguments(opening, model, trace, axes, built)
+    opening = replace(source, spec=source.library.with_open_arguments(source.spec))
+    if opening.spec == source.spec or not (lacking or plain.joint or reaches_little or not plain.closes):
+        return source, plain
+    opened = find_size_arguments(opening, axes, built)
     reaches_further = reaches_little and opened.reach >= LEAST_REACH and opened.joint <= plain.joint
     closes_instead = opened.closes and not plain.closes and bool(opened.depth)
     keeps_width = bool(opened.width or not plain.width)
@@ -128,7 +117,7 @@ def scalable(
     better = reaches_further or (closes_instead and keeps_width) or grows_less_jointly
     if better or any(getattr(opened, axis) for axis in lacking):
         return opening, opened
-    return base, plain
+    return source, plain
 
 
 def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]:
@@ -144,16 +133,12 @@ def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]
     )
 
 
-def scaled_spec(
-    scale: Scale, base: ModelSpec, model: nn.Module, trace: Trace, size_arguments: SizeArguments
-) -> tuple[ModelSpec, tuple[str, ...]]:
+def scaled_spec(scale: Scale, base: TracedModel, size_arguments: SizeArguments) -> tuple[ModelSpec, tuple[str, ...]]:
     """Return the spec with larger arguments, and a sentence on each other argument that changes with them.
 
     Args:
         scale: how much larger.
         base: what is scaled.
-        model: the skeleton of the source.
-        trace: its trace.
         size_arguments: which arguments to scale; see `scalable`.
 
     Raises:
@@ -165,13 +150,13 @@ def scaled_spec(
     wider = scale.width if scale.width != 1 else None
     if wider is not None:
         if not size_arguments.width:
-            problems.append(_unreachable("width", base, size_arguments.unkept))
+            problems.append(_unreachable("width", base.spec, size_arguments.unkept))
         for name, value in size_arguments.width.items():
             args[name] = scaled_at(value, wider, size_arguments.stages.get(name))
         problems += _not_whole("width", size_arguments.width, wider, size_arguments.stages)
     if scale.depth is not None and scale.depth != 1:
         if not size_arguments.depth:
-            problems.append(_unreachable("depth", base))
+            problems.append(_unreachable("depth", base.spec))
         else:
             deeper, wrong = _depths(scale.depth, size_arguments)
             args |= deeper
@@ -182,12 +167,12 @@ def scaled_spec(
             raise CannotScaleWidthError(problems)
         raise PlanError(problems)
     if wider is not None:
-        numbers = library_of(base).numbers(base, model)
+        numbers = base.library.numbers(base.spec, base.model)
         fractions = {n: v for n, v in numbers.items() if n not in args and isinstance(v, float) and not v.is_integer()}
-        ratios, evened = even_ratios(args, fractions, wider, Trials(base, model, trace))
+        ratios, evened = even_ratios(args, fractions, wider, Trials(base))
         args |= ratios
         remarks += evened
-    return base.with_args(**{name: as_lists(value) for name, value in args.items()}), tuple(remarks)
+    return base.spec.with_args(**{name: as_lists(value) for name, value in args.items()}), tuple(remarks)
 
 
 def _depths(depth: float | tuple[int, ...], size_arguments: SizeArguments) -> tuple[dict[str, Value], list[str]]:

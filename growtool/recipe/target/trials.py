@@ -9,10 +9,12 @@ from collections.abc import Collection, Mapping
 from torch import nn
 
 from growtool.errors import CheckpointError
-from growtool.library import ModelSpec, build, runs
+from growtool.library import build, runs
 from growtool.library.building import Shapes, shapes_of
 from growtool.library.values import Value, as_lists, scaled_at
+from growtool.recipe.traced_model import TracedModel
 from growtool.trace import Trace, groups_on, pair, trace_built
+from growtool.trace.axes import may_grow
 from growtool.trace.known import on_meta
 from growtool.trace.reading.factors import sums_of_activations
 
@@ -24,20 +26,19 @@ class Trials:
     """Models of other sizes, built without weights to see what a number changes.
 
     Attributes:
-        trace: of the source.
+        source: the small model.
+        trace: its trace.
         shapes: of the source's tensors.
         places: argument that is doubled in some of its places only -> these places, counted through `leaves`.
 
     Args:
-        spec: the source.
-        model: its skeleton.
-        trace: its trace.
+        source: the small model.
         built: models that were built before for the same source, to which new ones are added; None: none.
     """
 
-    def __init__(self, spec: ModelSpec, model: nn.Module, trace: Trace, built: Built | None = None) -> None:
-        self._spec, self.trace = spec, trace
-        self.shapes = shapes_of(model)
+    def __init__(self, source: TracedModel, built: Built | None = None) -> None:
+        self.source, self.trace = source, source.trace
+        self.shapes = shapes_of(source.model)
         self.places: dict[str, frozenset[int]] = {}
         self._models: Built = {} if built is None else built
 
@@ -50,7 +51,7 @@ class Trials:
         """Return whether the model with these arguments can be built and runs."""
         model = self.model(values)
         with on_meta():
-            return model is not None and runs(self._spec, model)
+            return model is not None and runs(self.source.spec, model)
 
     def traced(self, values: Mapping[str, Value]) -> Trace | None:
         """Return the trace of the model with these arguments, or None if its library refuses them.
@@ -59,7 +60,7 @@ class Trials:
             CheckpointError: the model does not run.
         """
         model = self.model(values)
-        return None if model is None else trace_built(self._spec, model)
+        return None if model is None else trace_built(self.source.spec, model)
 
     def built(self, values: Mapping[str, Value]) -> Shapes | None:
         """Return the shapes of the model with these arguments, or None if its library refuses them."""
@@ -68,12 +69,12 @@ class Trials:
 
     def _build_once(self, values: Mapping[str, Value]) -> tuple[nn.Module, Shapes] | None:
         """Return the model with these arguments and its shapes, or None if its library refuses them."""
-        key = self._spec.architecture, tuple(sorted(values.items()))
+        key = self.source.spec.architecture, tuple(sorted(values.items()))
         if key not in self._models:
             before = logging.root.manager.disable
             logging.disable()  # some constructors also log what they raise
             try:
-                model = build(self._spec.with_args(**{name: as_lists(value) for name, value in values.items()}))
+                model = build(self.source.spec.with_args(**{name: as_lists(v) for name, v in values.items()}))
                 self._models[key] = model, shapes_of(model)
             except CheckpointError:
                 self._models[key] = None
@@ -116,7 +117,7 @@ class Trials:
     def keeps_what_is_fixed(self, shapes: Shapes) -> bool:
         """Return whether every dimension that must not change has its old size; a missing tensor counts as kept."""
         return all(
-            old == new or any(group.fixed is None for group in groups_on(axis))
+            old == new or may_grow(axis)
             for name, shape in self.shapes.items()
             for old, new, axis in zip(shape, shapes.get(name, shape), self.trace.tensors[name], strict=False)
         )
@@ -136,7 +137,7 @@ class Trials:
         growable = {
             name: math.prod(shape) if by_size else 1
             for name, shape in self.shapes.items()
-            if any(group.fixed is None for axis in self.trace.tensors[name] for group in groups_on(axis))
+            if any(map(may_grow, self.trace.tensors[name]))
         }
         grown = sum(size for name, size in growable.items() if shapes and shapes[name] != self.shapes[name])
         return grown / max(sum(growable.values()), 1)

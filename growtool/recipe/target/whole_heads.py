@@ -33,7 +33,7 @@ def head_advice(
     after = None if grown is None else _head_sizes(grown)
     if target.model is not None or not target.model_args or not before or not _breaks(before, after):
         return None
-    size_arguments = find_size_arguments(source.spec, source.model, source.trace, ["width"])
+    size_arguments = find_size_arguments(source, ["width"])
     asked = [
         target.model_args[name] / max(part for part in leaves(value) if not isinstance(part, str))
         for name, value in size_arguments.width.items()

@@ -16,7 +16,7 @@ from growtool.library.paths import is_path
 from growtool.library.values import Value
 from growtool.recipe.target.selections import agreeing, by_argument, by_place, by_value
 from growtool.recipe.target.trials import Trials
-from growtool.trace import groups_on
+from growtool.trace.axes import may_grow
 
 LEAST_REACH = 0.5  # share of the model that has to grow for arguments to count as scaling it
 _MOST_TOGETHER = 3  # arguments that have to change together to widen a model (stem and stages, say)
@@ -156,7 +156,7 @@ class Widening:
                 cost += 1
                 continue
             for old, new, axis in zip(shape, shapes[name], self._trials.trace.tensors[name], strict=True):
-                if any(group.fixed is None for group in groups_on(axis)):
+                if may_grow(axis):
                     cost += abs(new / old - 2)
         return cost
 

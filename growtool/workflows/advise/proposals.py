@@ -99,12 +99,12 @@ def _scalings(source: TracedModel, budget: SizeBudget) -> dict[str, Scaling]:
     size = size_of(source.spec, source.model)
 
     def of(**axes: float) -> Scaling:
-        base, size_arguments = scalable(Scale(**axes), source.spec, source.model, source.trace, built)
-        return Scaling(base, source, size, size_arguments, budget)
+        base, size_arguments = scalable(Scale(**axes), source, built)
+        return Scaling(base, size, size_arguments, budget)
 
     both = of(width=2.0, depth=2.0)
     # If the arguments of the public constructor suffice for both axes, they suffice for each of them.
-    if source.library.with_open_arguments(both.base) != both.base:
+    if source.library.with_open_arguments(both.base.spec) != both.base.spec:
         return dict.fromkeys(AXES, both)
     return {"width": of(width=2.0), "depth": of(depth=2.0), "both": both}
 

@@ -53,17 +53,14 @@ class Scaling:
     """The sizes of a model when numbers of its constructor are scaled.
 
     Args:
-        base: the spec that is scaled; see `growtool.recipe.target.spec.scalable`.
-        traced: the source.
-        source: its size.
+        base: the model that is scaled; see `growtool.recipe.target.spec.scalable`.
+        source: the size of the source.
         size_arguments: the arguments that scale each axis.
         budget: the largest size.
     """
 
-    def __init__(
-        self, base: ModelSpec, traced: TracedModel, source: Size, size_arguments: SizeArguments, budget: SizeBudget
-    ) -> None:
-        self.base, self._traced, self.source, self._budget = base, traced, source, budget
+    def __init__(self, base: TracedModel, source: Size, size_arguments: SizeArguments, budget: SizeBudget) -> None:
+        self.base, self.source, self._budget = base, source, budget
         self._size_arguments = size_arguments
         self._depth_name = next(iter(size_arguments.depth), None)
         self.size = cache(self._size)
@@ -129,9 +126,8 @@ class Scaling:
         """
         scale = scale_of((width, depths))
         if not scale:
-            return self.base
-        model, trace = self._traced.model, self._traced.trace
-        return scaled_spec(Scale.model_validate(scale), self.base, model, trace, self._size_arguments)[0]
+            return self.base.spec
+        return scaled_spec(Scale.model_validate(scale), self.base, self._size_arguments)[0]
 
     def _size(self, width: Fraction | None, depths: Blocks | None) -> Size | None:
         try:
