@@ -19,6 +19,7 @@ from torch import Tensor
 from growtool.trace import Axis, ChannelGroup
 
 Blank = Literal["silent", "mean", "open"]  # zeros, the mean of the old channels, anything
+Fill = Literal["zero", "mean", "noise"]  # what growth writes at blank rows of a tensor
 BLANK = -1  # in `Expansion.index`: a channel that copies none
 
 

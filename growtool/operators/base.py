@@ -6,17 +6,16 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap
-from growtool.algebra.expansion import Blank
+from growtool.algebra.expansion import Blank, Fill
 from growtool.algebra.layers import complete, deviation, split_evenly, summed_dim
 from growtool.templates.source import Grid
 
-Fill = Literal["zero", "mean", "noise"]
 _POOL = 1 << 18  # random numbers; the rows of a large tensor are stretches of them
 
 

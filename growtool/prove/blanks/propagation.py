@@ -11,17 +11,16 @@ This is an abstract interpretation: a state tells of a tensor's blank channels (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from growtool.algebra.expansion import Blank, Expansion
+from growtool.algebra.expansion import Blank, Expansion, Fill
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.prove.blanks.norms import require_gains_of_their_own
 from growtool.prove.blanks.state import AbstractState, BlankPass
 from growtool.prove.blanks.transfer import state_after
 from growtool.prove.blanks.writers import writers_of_norms, writes_alone
-from growtool.trace import ChannelGroup, Trace, groups_on
-from growtool.trace.reading.norms import multipliers, norm_shifts
+from growtool.trace import Axis, ChannelGroup, Trace, groups_on
 from growtool.trace.steps import Step
 
 _TRANSFORMED = "weights are transformed (standardised, say) before use"
@@ -39,7 +38,7 @@ class BlankPropagation:
         writers: parameter to centre (for `mean`: only to multiply by a scale) before it grows -> the scale to fold into
             it, or None.
         free: parameters that meet zeros alone at the blank columns they read, so that these may hold anything.
-        gains: parameters that only ever multiply these channels.
+        fills: tensor with the channels -> what growth writes at the blank ones where no sum runs over them.
     """
 
     blank: Blank
@@ -48,7 +47,7 @@ class BlankPropagation:
     norms: tuple[RescaledNorm, ...]
     writers: Mapping[str, str | None]
     free: frozenset[str]
-    gains: frozenset[str]
+    fills: Mapping[str, Fill]
 
 
 def propagate_blanks(
@@ -75,12 +74,10 @@ def propagate_blanks(
 def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
     """Run the pass, operation by operation."""
     forward = blanks.trace.forward
-    gains = multipliers(blanks.trace)
-    shifts = norm_shifts(blanks.trace) if blanks.blank == "mean" else frozenset()
     for number, names in forward.stored.items():
-        blanks.states[number] = _stored(blanks, number, names, gains, shifts)
+        blanks.states[number] = _stored(blanks, number, names)
     for name, module in transformed.items():
-        if any(blanks.group in groups_on(axis) for axis in blanks.trace.tensors[name]):
+        if _carries(blanks, blanks.trace.tensors[name]):
             blanks.reasons.append((module, _TRANSFORMED))
     for step in forward.steps:
         numbers = (*step.ins, *step.outs)
@@ -95,25 +92,20 @@ def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
     ]
     return BlankPropagation(
         blanks.blank, tuple(dict.fromkeys(blanks.reasons)), tuple(dict.fromkeys(blanks.means_left)),
-        tuple(dict.fromkeys(blanks.norms)), blanks.writers, frozenset(blanks.read - blanks.nonzero_readers), gains,
+        tuple(dict.fromkeys(blanks.norms)), blanks.writers, frozenset(blanks.read - blanks.nonzero_readers),
+        {name: blanks.fill(name) for name, axes in blanks.trace.tensors.items() if _carries(blanks, axes)},
     )  # fmt: skip
 
 
-def _stored(
-    blanks: BlankPass, number: int, names: tuple[str, ...], gains: frozenset[str], shifts: frozenset[str]
-) -> AbstractState:
-    """Return the state of a parameter or buffer as growth will make it.
+def _carries(blanks: BlankPass, axes: Iterable[Axis]) -> bool:
+    return any(blanks.group in groups_on(axis) for axis in axes)
 
-    Args:
-        blanks: the pass.
-        number: of the tensor.
-        names: of the tensor, more than one if it is shared.
-        gains: parameters that only ever multiply the channels.
-        shifts: shifts of norms, where blanks hold a mean.
-    """
+
+def _stored(blanks: BlankPass, number: int, names: tuple[str, ...]) -> AbstractState:
+    """Return the state of a parameter or buffer, which may have several names, as growth will make it."""
     folded = blanks.writers
     levels = {scale for scale in folded.values() if scale}
-    rows = _rows_of_stored(blanks, number, names, gains, shifts) if number in blanks.carrying else None
+    rows = _rows_of_stored(blanks, number, names) if number in blanks.carrying else None
     if blanks.zeroed.issuperset(names):
         return AbstractState(rows and "silent", "zero")
     if names[0] in folded:
@@ -124,16 +116,12 @@ def _stored(
     return AbstractState(rows)
 
 
-def _rows_of_stored(
-    blanks: BlankPass, number: int, names: tuple[str, ...], gains: frozenset[str], shifts: frozenset[str]
-) -> Blank:
-    """Return what a parameter or buffer with the channels holds at blanks (`recipe.widths.rewriting.filling`)."""
-    if gains.issuperset(names):
+def _rows_of_stored(blanks: BlankPass, number: int, names: tuple[str, ...]) -> Blank:
+    """Return what a parameter or buffer with the channels holds at blanks."""
+    if blanks.gains.issuperset(names):
         return "open"
-    shift = not shifts.isdisjoint(names)
     reads = blanks.occurrences(number) == 1 and not blanks.readers.isdisjoint(names)
-    open_vector = len(blanks.trace.forward.layouts[number]) == 1 and blanks.blank == "open"
-    if shift or reads or open_vector:
+    if reads or blanks.fill(names[0]) == "zero":
         return "silent"
     if blanks.blank == "mean" and not writes_alone(blanks.trace, blanks.group, number):
         return "open"  # the mean that is written there is one over other channels, too

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from growtool.algebra.expansion import Blank, Expansion
+from growtool.algebra.expansion import Blank, Expansion, Fill
 from growtool.algebra.rewrite import RescaledNorm
 from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace.reading.norms import multipliers, norm_shifts
 from growtool.trace.steps import Step, is_finite_at_zero
 from growtool.trace.table.kinds import Kind, keeps_zero
 
@@ -105,6 +106,24 @@ class BlankPass:
     def readers(self) -> frozenset[str]:
         """Parameters that read the channels; their blank columns are zero, unless they meet zeros alone."""
         return frozenset(name for group, name, _ in self.trace.consumers if group is self.group)
+
+    @cached_property
+    def gains(self) -> frozenset[str]:
+        """Parameters that only ever multiply channels."""
+        return multipliers(self.trace)
+
+    @cached_property
+    def shifts(self) -> frozenset[str]:
+        """Parameters that norms add."""
+        return norm_shifts(self.trace)
+
+    def fill(self, name: str) -> Fill:
+        """Return what growth writes at the blank channels of a parameter or buffer where no sum runs over them."""
+        if name in self.gains:
+            return "mean"
+        if self.blank == "mean":
+            return "zero" if name in self.shifts else "mean"
+        return "noise" if self.blank == "open" and len(self.trace.tensors[name]) > 1 else "zero"
 
     def needs_zeros(self, number: int) -> None:
         """Note that the blank columns of the parameters a tensor is made of have to be zero."""

@@ -9,13 +9,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from growtool.algebra.expansion import Fill
 from growtool.algebra.rewrite import Rewrite, scaled_by
-from growtool.operators.base import Fill
 from growtool.prove.scales.scaling import Scaling
 from growtool.recipe.matching import Matching
 from growtool.recipe.widths.expand import Widths
 from growtool.trace import ChannelGroup, GroupPair, PairedAxis, groups_on, positions
-from growtool.trace.reading.norms import norm_shifts
 
 
 def rewrites(matching: Matching, widths: Widths, scaled: Scaling) -> Mapping[str, Rewrite]:
@@ -61,26 +60,11 @@ def _rows(matching: Matching, group: ChannelGroup, name: str) -> int:
     )
 
 
-def filling(matching: Matching, widths: Widths, name: str, rows: list[GroupPair]) -> Fill:
-    """Return what stands at the blank rows of a tensor.
-
-    Args:
-        matching: source and target side by side.
-        widths: how channels grow.
-        name: the tensor.
-        rows: the sets of channels on its dimensions that no sum runs over.
-    """
-    passages = [widths.blanks[growth.target] for growth in rows if growth.target in widths.blanks]
-    if not passages:
-        return "zero"
-    trace = matching.target.trace
-    if any(name in blanks.gains for blanks in passages):
-        return "mean"
-    if any(blanks.blank == "silent" for blanks in passages):
-        return "zero"
-    if all(blanks.blank == "mean" for blanks in passages):
-        return "zero" if name in norm_shifts(trace) else "mean"
-    return "noise" if len(trace.tensors[name]) > 1 else "zero"
+def filling(widths: Widths, name: str, rows: list[GroupPair]) -> Fill:
+    """Return what stands at the blank rows of a tensor; `rows` are the sets of channels that no sum runs over there."""
+    fills = {widths.blanks[growth.target].fills[name] for growth in rows if growth.target in widths.blanks}
+    order: tuple[Fill, ...] = ("zero", "noise", "mean")
+    return next((fill for fill in order if fill in fills), "zero")
 
 
 def unread(widths: Widths, axis: PairedAxis, name: str) -> frozenset[GroupPair]:
