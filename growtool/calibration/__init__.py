@@ -2,6 +2,13 @@
 
 from growtool.calibration.alone import require_several_values
 from growtool.calibration.images import Calibration, open_images
-from growtool.calibration.recalibrate import recalibrate, tracking_norms
+from growtool.calibration.recalibrate import recalibrate, running_statistics, tracking_norms
 
-__all__ = ["Calibration", "open_images", "recalibrate", "require_several_values", "tracking_norms"]
+__all__ = [
+    "Calibration",
+    "open_images",
+    "recalibrate",
+    "require_several_values",
+    "running_statistics",
+    "tracking_norms",
+]

@@ -6,7 +6,7 @@ behind it wrong, and with them all outputs in evaluation mode. A pass over a few
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,15 @@ def tracking_norms(model: nn.Module) -> dict[str, _BatchNorm]:
         name: module
         for name, module in model.named_modules()
         if isinstance(module, _BatchNorm) and module.running_mean is not None
+    }
+
+
+def running_statistics(model: nn.Module) -> dict[str, Tensor]:
+    """Return the running means and variances of the BatchNorm layers, by name."""
+    return {
+        f"{name}.{statistic}": getattr(norm, statistic)
+        for name, norm in tracking_norms(model).items()
+        for statistic in ("running_mean", "running_var")
     }
 
 
@@ -59,17 +68,10 @@ def recalibrate(model: nn.Module, batches: Iterable[Tensor]) -> int:
             module.training = training
         for norm, momentum in momenta.items():
             norm.momentum = momentum
-    _require_finite(norms)
+    for name, values in running_statistics(model).items():
+        if not bool(torch.isfinite(values).all()):
+            raise CheckpointError(
+                f"{name}: estimated from the images, found a value that is not finite, expected finite numbers; the "
+                "weights in front of it are damaged or far too large, use a checkpoint that is sound"
+            )
     return len(norms)
-
-
-def _require_finite(norms: Mapping[str, _BatchNorm]) -> None:
-    """Check that all running statistics are finite; raise CheckpointError if not."""
-    for name, norm in norms.items():
-        for statistic in ("running_mean", "running_var"):
-            values: Tensor = getattr(norm, statistic)
-            if not bool(torch.isfinite(values).all()):
-                raise CheckpointError(
-                    f"{name}.{statistic}: estimated from the images, found a value that is not finite, expected finite "
-                    "numbers; the weights in front of it are damaged or far too large, use a checkpoint that is sound"
-                )

@@ -6,8 +6,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
+from types import MappingProxyType
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,14 +23,31 @@ from growtool.operators.depth.cancel_out import cancelling
 from growtool.operators.table import OPERATORS
 from growtool.recipe import Recipe, TensorRecipe
 
+T = TypeVar("T")
 WIDER = "set `output: {dtype: ...}` in the plan"  # advice, if a type cannot hold some numbers
 _WORKERS = 8  # threads at most; more would wait for the disk
 _SHOWN = 8  # tensors with numbers beyond their type that a message lists
 
 
+def grown_tensors(recipe: Recipe, ready: Mapping[str, Tensor] = MappingProxyType({})) -> dict[str, Tensor]:
+    """Return all tensors of the target by name; those that are `ready` were made before."""
+    return dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None, ready), strict=True))
+
+
+def unchanged(recipe: Recipe) -> dict[str, Stored]:
+    """Return the places in the source's file that hold the very bytes of a target tensor, by the tensor's name."""
+    copies = [
+        (name, t.source)
+        for name, t in recipe.tensors.items()
+        if t.is_copy and t.source and name not in recipe.in_templates
+    ]
+    places = {name: recipe.source.place_of(source) for name, source in copies}
+    return {name: place for name, place in places.items() if place and place.info == recipe.tensors[name].info}
+
+
 def produce(
-    recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor] | None = None
-) -> Iterator[Tensor]:
+    recipe: Recipe, advance: Callable[[int], None], ready: Mapping[str, T] = MappingProxyType({})
+) -> Iterator[Tensor | T]:
     """Yield the target's tensors in file order; the next ones are computed while the caller has the last one.
 
     Every tensor is made by one thread, with a random generator of its own. So sums have one order, and the bytes do not
@@ -38,43 +56,17 @@ def produce(
     Args:
         recipe: what to make.
         advance: called with the bytes of each tensor once the caller is done with it.
-        replaced: tensors of the target that were made before, by name.
+        ready: what is yielded in place of a tensor that need not be computed, by name.
 
     Raises:
         PlanError: the types of the file cannot hold some numbers; one problem for each tensor.
     """
-    for made in _produced(recipe, advance, replaced or {}, {}):
-        assert isinstance(made, Tensor), "nothing is left in its file"
-        yield made
-
-
-def contents(
-    recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor] | None = None
-) -> Iterator[Tensor | Stored]:
-    """Yield the target's tensors as `produce` does; a `Stored` for those that the source's file holds as they are."""
-    return _produced(recipe, advance, replaced or {}, _unchanged(recipe))
-
-
-def _unchanged(recipe: Recipe) -> dict[str, Stored]:
-    """Return the places in the source's file that hold the very bytes of a target tensor, by the tensor's name."""
-    in_templates = recipe.form.in_templates if recipe.form else {}
-    copies = [
-        (name, t.source) for name, t in recipe.tensors.items() if t.is_copy and t.source and name not in in_templates
-    ]
-    places = {name: recipe.source.place_of(source) for name, source in copies}
-    return {name: place for name, place in places.items() if place and place.info == recipe.tensors[name].info}
-
-
-def _produced(
-    recipe: Recipe, advance: Callable[[int], None], replaced: Mapping[str, Tensor], stored: Mapping[str, Stored]
-) -> Iterator[Tensor | Stored]:
     infos, problems = recipe.infos, list[str]()
-    ready: dict[str, Tensor | Stored] = {**stored, **replaced}
     memory, budget = memory_of(recipe), 2 * largest_bytes(recipe)
     ahead = _ahead(_makers(recipe), {name: memory[name] for name in file_order(infos) if name not in ready}, budget)
     for name in file_order(infos):
         try:
-            made = ready[name] if name in ready else next(ahead).result()
+            made: Tensor | T = ready[name] if name in ready else next(ahead).result()
         except PlanError as error:
             problems += error.problems
         if not problems:  # after a problem the rest is made only to find the others
@@ -140,12 +132,11 @@ def _ahead(
 def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
     """Return the functions that compute the tensors of the file, by name."""
     infos = recipe.infos
-    in_templates = recipe.form.in_templates if recipe.form else {}
     makers: dict[str, Callable[[], Tensor]] = {
-        name: partial(make_tensor, recipe, t) for name, t in recipe.tensors.items() if name not in in_templates
+        name: partial(make_tensor, recipe, t) for name, t in recipe.tensors.items() if name not in recipe.in_templates
     }
     if recipe.form is not None:
-        makers |= {coefficients_of(name): partial(_coefficients, recipe, name) for name in recipe.form.in_templates}
+        makers |= {coefficients_of(name): partial(_coefficients, recipe, name) for name in recipe.in_templates}
         for bank in recipe.form.form.banks:
             for part in recipe.form.form.parts(bank):
                 makers[part] = partial(recipe.templates.read_part, bank, part)
@@ -159,9 +150,9 @@ def _makers(recipe: Recipe) -> dict[str, Callable[[], Tensor]]:
 def _coefficients(recipe: Recipe, name: str) -> Tensor:
     """Return the coefficients of a target tensor that stays in template form, [k_out, k_in, T]."""
     assert recipe.form is not None
-    tensor, kept, info = recipe.tensors[name], recipe.form.in_templates[name], recipe.form.infos[coefficients_of(name)]
+    tensor, kept = recipe.tensors[name], recipe.in_templates[name]
     if tensor.zero:
-        return torch.zeros(info.shape)
+        return torch.zeros(recipe.form.infos[coefficients_of(name)].shape)
     assert tensor.source is not None, "a templated tensor comes from one of the source"
     grid = recipe.templates.grid(tensor.source)
     assert grid is not None
@@ -173,20 +164,28 @@ def _coefficients(recipe: Recipe, name: str) -> Tensor:
         return grid.coefficients.double() * factor
     W = recipe.source.read(tensor.source)
     W = W.to(arithmetic_dtype(W.dtype))
-    operator = OPERATORS[width.operator].implementation()
-    grown: Tensor = operator.grow_coefficients(width, W, _layer(recipe, tensor), kept.rows, kept.columns)
+    operator, layer = OPERATORS[width.operator].implementation(), _layer(recipe, tensor, tensor.source, W.dtype)
+    grown: Tensor = operator.grow_coefficients(width, W, layer, kept.rows, kept.columns)
     return grown * factor
 
 
-def _layer(recipe: Recipe, tensor: TensorRecipe) -> Layer:
-    """Return what a width operator is told of the tensor that it grows."""
+def _layer(recipe: Recipe, tensor: TensorRecipe, source: str, dtype: torch.dtype) -> Layer:
+    """Return what a width operator is told of the tensor that it grows from `source`, in the type of the arithmetic."""
     return Layer(
         name=tensor.shared,
         maps=tensor.maps,
         seed=recipe.plan.seed,
         fill=tensor.fill,
-        grid=partial(recipe.templates.grid, str(tensor.source)),
+        grid=partial(recipe.templates.grid, source),
+        next_block=partial(_read, recipe.source, dtype, tensor.next_block) if tensor.next_block else None,
+        pair_partners=tensor.pair_partners,
+        second=partial(_read, recipe.second, dtype, source) if recipe.second else None,
+        initial=partial(recipe.initial, tensor.shared),
     )
+
+
+def _read(checkpoint: Checkpoint, dtype: torch.dtype, name: str) -> Tensor:
+    return checkpoint.read(name).to(dtype)
 
 
 def make_tensor(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
@@ -194,7 +193,7 @@ def make_tensor(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     if tensor.zero:
         return torch.zeros(tensor.info.shape)
     if tensor.implied is not None:
-        return _implied(recipe, tensor, tensor.implied)
+        return split_evenly(_rewritten(recipe, tensor, tensor.implied), tensor.maps)
     stored = recipe.initial(tensor.name) if tensor.source is None else recipe.source.read(tensor.source)
     if not stored.is_floating_point():  # counts and indices are never split or mixed
         return copy_positions(stored, tensor.maps)
@@ -211,35 +210,20 @@ def make_tensor(recipe: Recipe, tensor: TensorRecipe) -> Tensor:
     return grown if tensor.paired else rounded_together(grown, tensor.maps, tensor.info.torch_dtype)
 
 
-def _implied(recipe: Recipe, tensor: TensorRecipe, implied: Tensor) -> Tensor:
-    """Return a tensor of a layer that only the target has and that passes its input on, grown from the identity."""
-    if tensor.rewrite is not None:
-        implied = tensor.rewrite.apply(implied, lambda name: recipe.source.read(name).to(implied.dtype))
-    return split_evenly(implied, tensor.maps)
+def _rewritten(recipe: Recipe, tensor: TensorRecipe, stored: Tensor) -> Tensor:
+    """Return what a tensor grows from, in the type of `stored`: the source's tensor, or what it would hold there."""
+    if tensor.rewrite is None:
+        return stored
+    return tensor.rewrite.apply(stored, partial(_read, recipe.source, stored.dtype))
 
 
 def _grown(recipe: Recipe, tensor: TensorRecipe, source: str, stored: Tensor) -> Tensor:
     """Return a tensor after the widths have grown, in the type of `stored`, the source's tensor."""
-    if tensor.rewrite is None and not tensor.remade and all(axis.is_identity for axis in tensor.maps):
+    if tensor.rewrite is None and not tensor.remade and not tensor.grows:
         return stored
-
-    def read(name: str) -> Tensor:
-        return recipe.source.read(name).to(stored.dtype)
-
-    before = stored if tensor.rewrite is None else tensor.rewrite.apply(stored, read)
+    before = _rewritten(recipe, tensor, stored)
     width = tensor.width
     if width is None:  # nothing grows wider: a factor moved into the tensor, because of the blocks before it
         return before
-    operator = OPERATORS[width.operator].implementation()
-    layer = replace(
-        _layer(recipe, tensor),
-        next_block=partial(read, tensor.next_block) if tensor.next_block else None,
-        pair_partners=tensor.pair_partners,
-        second=partial(_of_second, recipe.second, source, stored.dtype) if recipe.second else None,
-        initial=partial(recipe.initial, tensor.shared),
-    )
+    operator, layer = OPERATORS[width.operator].implementation(), _layer(recipe, tensor, source, stored.dtype)
     return operator.grow(width, before, layer)  # type: ignore[no-any-return]
-
-
-def _of_second(second: Checkpoint, name: str, dtype: torch.dtype) -> Tensor:
-    return second.read(name).to(dtype)

@@ -34,7 +34,7 @@ from growtool.recipe import Recipe
 from growtool.recipe.recipe import NewUnits
 
 
-def steepest(recipe: Recipe, told: Remark = lambda remark: None) -> Mapping[str, Tensor]:
+def steepest(recipe: Recipe, told: Remark) -> Mapping[str, Tensor]:
     """Return the tensors of the target whose new units lie along the largest gradients, by name, in the file's types.
 
     Args:

@@ -25,7 +25,7 @@ from growtool.checkpoint.folder import (
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_files import write_state
 from growtool.finetune.optimizer_state import OptimizerState
-from growtool.growing.execute import contents
+from growtool.growing.execute import produce, unchanged
 from growtool.growing.gradients import steepest
 from growtool.growing.learning import learned, learns
 from growtool.growing.optimizer import GrownState, grow_state
@@ -126,7 +126,8 @@ def grow(
     growth = _Growth(recipe, loaded, summary, carried, device, told)
     bar = nullcontext(advance) if advance else shown("growing", _bytes(recipe), unit="B", unit_scale=True)
     with bar as advanced:
-        growth.write(out, contents(recipe, advanced, _from_images(recipe, told)), force=force)
+        ready: dict[str, Tensor | Stored] = {**unchanged(recipe), **_from_images(recipe, told)}
+        growth.write(out, produce(recipe, advanced, ready), force=force)
     return Grown(out, summary, growth.proof, growth.report, growth.drawn, carried)
 
 

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
 from growtool.algebra.threads import single_threaded
-from growtool.calibration import recalibrate, tracking_norms
+from growtool.calibration import recalibrate, running_statistics
 from growtool.checkpoint import all_in_type
 from growtool.errors import PlanError
 from growtool.growing.execute import WIDER
@@ -63,8 +63,7 @@ def learned(recipe: Recipe, told: Remark = lambda remark: None) -> Mapping[str, 
         recalibrate(model, (batch.to(maps.dtype) for batch, _ in images.batches()))
     # A tensor that the model holds under several names was learned under the first.
     state = {name: weights[t.shared] for name, t in recipe.tensors.items() if t.shared in weights}
-    for name, norm in tracking_norms(model).items():
-        state |= {f"{name}.{what}": getattr(norm, what) for what in ("running_mean", "running_var")}
+    state |= running_statistics(model)
     return {name: tensor.contiguous() for name, tensor in all_in_type(state, recipe.infos, remedy=WIDER).items()}
 
 

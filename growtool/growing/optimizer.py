@@ -171,7 +171,7 @@ def _why_approximate(recipe: Recipe, state: OptimizerState) -> str | None:
     """Return why grown moments are not those that the grown model would have gathered itself; None if they are."""
     if recipe.promise.kind == "lossy":
         return "the grown model computes another function, so its gradients are others"
-    grown = [t for t in recipe.tensors.values() if not t.new and not all(axis.is_identity for axis in t.maps)]
+    grown = [t for t in recipe.tensors.values() if not t.new and t.grows]
     if any(getattr(tensor.width, "split", None) != "equal" for tensor in grown):
         return "the readers of copied channels share their weights unequally, and gradients with them"
     if any(tensor.rewrite is not None for tensor in recipe.tensors.values()):
@@ -204,7 +204,7 @@ def rate_factors(tensor: TensorRecipe) -> dict[str, float] | None:
     Returns:
         The factors by `sgd` and `adam`; None if both are 1, and for tensors that growth added.
     """
-    if tensor.new or tensor.source is None or all(axis.is_identity for axis in tensor.maps):
+    if tensor.new or tensor.source is None or not tensor.grows:
         return None
     read = written = 1.0
     for axis in tensor.maps:

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from growtool.algebra.threads import single_threaded
-from growtool.checkpoint import Checkpoint, InMemory, file_order, is_finite
+from growtool.checkpoint import Checkpoint, InMemory, is_finite
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.finetune.parallel.device import in_use
-from growtool.growing.execute import WIDER, produce
+from growtool.growing.execute import WIDER, grown_tensors
 from growtool.library import Inputs
 from growtool.recipe import Recipe
 from growtool.verify import CPU, TOLERANCES, Comparison, Outputs, compare, compare_each, random_inputs
@@ -166,8 +166,7 @@ def _amplified(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
         for name, tensor in recipe.tensors.items()
     }
     wide = replace(recipe, tensors=tensors, form=None)
-    state = dict(zip(file_order(wide.infos), produce(wide, lambda _: None), strict=True))
-    target = InMemory(Path("grown in float64"), recipe.target, wide.infos, {}, state=state)
+    target = InMemory(Path("grown in float64"), recipe.target, wide.infos, {}, state=grown_tensors(wide))
     with single_threaded():
         _, decisive = _compared(wide, target, inputs, torch.float64, CPU)
     if not decisive.within(tolerance):

@@ -210,7 +210,7 @@ def card_text(recipe: Recipe, loaded: LoadedPlan, summary: Summary, proof: Proof
         plan_text=loaded.text,
         growth=summary.growth(),
         license=recipe.target.settings.get("license"),
-        in_templates=recipe.in_templates,
+        in_templates=bool(recipe.in_templates),
         new_blocks=bool(recipe.blocks.new),
         picture=PICTURE,
     )

@@ -5,28 +5,29 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
 
 from growtool.algebra.threads import single_threaded
-from growtool.calibration import Calibration, open_images, recalibrate, tracking_norms
-from growtool.checkpoint import all_in_type, file_order
-from growtool.growing.execute import WIDER, produce
+from growtool.calibration import Calibration, open_images, recalibrate, running_statistics
+from growtool.checkpoint import all_in_type
+from growtool.growing.execute import WIDER, grown_tensors
 from growtool.recipe import Recipe
 
 Remark = Callable[[str], None]  # called with a sentence for the user
 
 
-def in_memory(recipe: Recipe, replaced: Mapping[str, Tensor] | None = None) -> nn.Module:
+def in_memory(recipe: Recipe, ready: Mapping[str, Tensor] = MappingProxyType({})) -> nn.Module:
     """Return the grown model with its weights, in evaluation mode; in float64 if any tensor is, else in float32.
 
     Args:
         recipe: what to make.
-        replaced: tensors of the target that were made before, by name.
+        ready: tensors of the target that were made before, by name.
     """
     dense = replace(recipe, form=None)
-    state = dict(zip(file_order(dense.infos), produce(dense, lambda nbytes: None, replaced), strict=True))
+    state = grown_tensors(dense, ready)
     model = copy.deepcopy(recipe.models[1])
     model.load_state_dict(state, strict=True, assign=True)
     wide = any(tensor.dtype == torch.float64 for tensor in state.values())
@@ -54,28 +55,21 @@ def opened_images(recipe: Recipe, model: nn.Module, told: Remark) -> Calibration
     return calibration
 
 
-def recalibrated(
-    recipe: Recipe, replaced: Mapping[str, Tensor] | None = None, told: Remark = lambda remark: None
-) -> Mapping[str, Tensor]:
+def recalibrated(recipe: Recipe, ready: Mapping[str, Tensor], told: Remark) -> Mapping[str, Tensor]:
     """Return the running means and variances that the plan's images give the grown model, by the target's names.
 
     Args:
         recipe: what to make.
-        replaced: tensors of the target that were made before, by name.
+        ready: tensors of the target that were made before, by name.
         told: called with a sentence on each thing that the user should know of the images.
 
     Raises:
         PlanError: the images cannot be used, or a type cannot hold the statistics.
         CheckpointError: an image cannot be read.
     """
-    model = in_memory(recipe, replaced)
+    model = in_memory(recipe, ready)
     images = opened_images(recipe, model, told)
     dtype = next(model.parameters()).dtype
     with single_threaded():
         recalibrate(model, (batch.to(dtype) for batch, _ in images.batches()))
-    statistics = {
-        f"{name}.{statistic}": getattr(norm, statistic)
-        for name, norm in tracking_norms(model).items()
-        for statistic in ("running_mean", "running_var")
-    }
-    return all_in_type(statistics, recipe.infos, remedy=WIDER)
+    return all_in_type(running_statistics(model), recipe.infos, remedy=WIDER)

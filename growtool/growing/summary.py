@@ -172,8 +172,7 @@ def _advice(recipe: Recipe) -> Iterable[str]:
     if alike := stay_alike(recipe):
         yield alike
     read = recipe.matching.target.trace.forward.read
-    wider = [t for t in recipe.tensors.values() if not all(axis.is_identity for axis in t.maps)]
-    if unread := [t.name for t in wider if t.name not in read]:
+    if unread := [t.name for t in recipe.tensors.values() if t.grows and t.name not in read]:
         yield f"not read by the forward pass, so grown without a promise: {format_names(unread)}"
     norms = len(tracking_norms(recipe.models[1]))
     if not norms or recipe.plan.recalibrate:
@@ -189,7 +188,7 @@ def _templated(recipe: Recipe) -> Iterable[str]:
     """Yield a sentence each for the tensors that are written in template form, and for those that become dense."""
     if recipe.form is None:
         return
-    kept, banks = recipe.form.in_templates, len(recipe.form.form.banks)
+    kept, banks = recipe.in_templates, len(recipe.form.form.banks)
     if kept:
         dense = sum(recipe.tensors[name].info.numel for name in kept)
         coefficients = sum(recipe.form.infos[coefficients_of(name)].numel for name in kept)

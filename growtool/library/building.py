@@ -87,6 +87,13 @@ def _eps_attribute(module: nn.Module | None) -> str | None:
     return next((name for name in _EPS if isinstance(getattr(module, name, None), float)), None)
 
 
+def constants_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that no checkpoint holds, by every name, as the constructor has filled them."""
+    stored = model.state_dict().keys()
+    buffers = model.named_buffers(remove_duplicate=False)
+    return {name: buffer for name, buffer in buffers if name not in stored and not buffer.is_meta}
+
+
 def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a model's state dict by name."""
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from growtool.errors import PlanError
+from growtool.library.building import constants_of
 from growtool.library.inputs import size_text
 from growtool.plan.depth import Depth
 from growtool.recipe.blocks.identities import paired_identities, why_not_identity
@@ -45,7 +46,7 @@ class Matching:
         blocks: where the blocks of longer sequences come from.
         paired: target tensor -> its layout in both models; absent if its block comes from none of the source's.
         outputs: for each returned tensor the layout, in both models, of its dimensions after the first.
-        bridges: tensor of a projection that only the target has -> that projection.
+        bridges: projections that only the target has.
         counts_as: channel group of the target -> the one that it counts as. Both stand for the same channels of the
             source; the target keeps them apart because a layer that only it has passes them on.
     """
@@ -55,7 +56,7 @@ class Matching:
     blocks: BlockMap
     paired: Mapping[str, tuple[PairedAxis, ...]]
     outputs: tuple[tuple[PairedAxis, ...], ...]
-    bridges: Mapping[str, IdentityShortcut]
+    bridges: tuple[IdentityShortcut, ...]
     counts_as: Mapping[ChannelGroup, ChannelGroup]
 
     def carried(self) -> Iterator[tuple[GroupPair, str]]:
@@ -65,7 +66,7 @@ class Matching:
     @property
     def shortcuts(self) -> frozenset[str]:
         """Paths of the modules that are identity shortcuts."""
-        return frozenset(bridge.path for bridge in self.bridges.values())
+        return frozenset(bridge.path for bridge in self.bridges)
 
     @property
     def is_wider(self) -> bool:
@@ -74,7 +75,7 @@ class Matching:
 
     def ignored(self, path: str) -> bool:
         """Return whether a module needs no counterpart in the source: it lies in a new block or in a bridge."""
-        return self.blocks.is_new(path) or any(within(path, bridge.path) for bridge in self.bridges.values())
+        return self.blocks.is_new(path) or any(within(path, bridge.path) for bridge in self.bridges)
 
 
 def match(source: TracedModel, target: TracedModel, depth: Depth | None) -> Matching:
@@ -94,13 +95,12 @@ def match(source: TracedModel, target: TracedModel, depth: Depth | None) -> Matc
     passes = target.trace.forward, source.trace.forward
     bridges = in_place_of_nothing(bridges, *passes, blocks.source_name)
     _require_counterparts(source, target, blocks, {name for bridge in bridges for name in bridge.tensors})
-    passing = [path for path, start in blocks.starts() if start == "identity"]
-    paired, counts_as, mismatches, unlike = _paired(source, target, blocks, passing)
+    paired, counts_as, mismatches, unlike = _paired(source, target, blocks)
     outputs, output_mismatches = pair_outputs(source.trace, target.trace)
     problems = [*grouped([*mismatches, *output_mismatches]), *unlike]
     if problems:
         raise PlanError([_headline(source, target), *problems])
-    matching = Matching(source, target, blocks, paired, outputs, {}, counts_as)
+    matching = Matching(source, target, blocks, paired, outputs, (), counts_as)
     return _with_bridges(matching, bridges) if bridges else matching
 
 
@@ -116,36 +116,32 @@ def _added(source: TracedModel, target: TracedModel) -> tuple[Sequence[IdentityS
     bridges = find_identity_shortcuts(target.model, target.trace, source.trace, added)
     spanned = {name for bridge in bridges for name in bridge.tensors}
     # hashing buffers takes time: without further tensors no sequence is longer, and they need not be compared
-    filled = (_filled(source.model), _filled(target.model)) if added else ({}, {})
+    filled = (_digests(source.model), _digests(target.model)) if added else ({}, {})
     stretched = stretches(source.trace, target.trace, ignoring=spanned, filled=filled)
     in_line = layers_in_line((source.model, source.trace), (target.model, target.trace))
     return bridges, [*stretched, *in_line]
 
 
-def _filled(model: nn.Module) -> dict[str, Hashable]:
-    """Return a digest of each buffer that no checkpoint holds, as the constructor fills it.
+def _digests(model: nn.Module) -> dict[str, Hashable]:
+    """Return a digest of each buffer that no checkpoint holds.
 
     Blocks of GPT-Neo that see a window alone differ from the others in nothing but such a buffer.
     """
-    stored = set(model.state_dict())
-    buffers = model.named_buffers(remove_duplicate=False)
-    return {name: _digest(values) for name, values in buffers if name not in stored and not values.is_meta}
-
-
-def _digest(values: Tensor) -> Hashable:
-    flat = values.detach().reshape(-1).contiguous()
-    return tuple(values.shape), hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest()
+    digests = dict[str, Hashable]()
+    for name, values in constants_of(model).items():
+        flat = values.detach().reshape(-1).contiguous()
+        digests[name] = tuple(values.shape), hashlib.sha256(flat.view(torch.uint8).numpy().tobytes()).hexdigest()
+    return digests
 
 
 def _paired(
-    source: TracedModel, target: TracedModel, blocks: BlockMap, passing: Sequence[str]
+    source: TracedModel, target: TracedModel, blocks: BlockMap
 ) -> tuple[dict[str, tuple[PairedAxis, ...]], Mapping[ChannelGroup, ChannelGroup], list[tuple[str, str]], list[str]]:
     """Pair the layouts of all tensors, those of blocks that pass on what they receive included.
 
     Args:
         source, target: both models.
         blocks: where blocks come from.
-        passing: paths of the blocks that pass on what they receive; see `paired_identities`.
 
     Returns:
         The layouts; groups that count as one (see `Matching`); places whose layouts do not match, with the reason; a
@@ -154,22 +150,18 @@ def _paired(
     Raises:
         PlanError: a passing block cannot pass on what it receives.
     """
-    reasons: dict[str, list[str]] = {}
-    for path in passing:
-        why = why_not_identity(path, blocks.modules_of(path), target.trace, target.model)
-        if why:
-            reasons.setdefault(why, []).append(path)
-    if reasons:
-        raise PlanError([f"{places(paths)}: {why}" for why, paths in reasons.items()])
-    modules = {path: blocks.modules_of(path) for path in passing}
-    prefixes = tuple(f"{module}." for path in passing for module in modules[path])
+    passing = {path: blocks.modules_of(path) for path, start in blocks.starts() if start == "identity"}
+    reasons = ((path, why_not_identity(path, modules, target.trace, target.model)) for path, modules in passing.items())
+    problems = grouped((path, why) for path, why in reasons if why)
+    if problems:
+        raise PlanError(problems)
 
     def source_name(name: str) -> str:
-        return "" if name.startswith(prefixes) else blocks.source_name(name)  # no tensor is called ""
+        return "" if blocks.passes_on(name) else blocks.source_name(name)  # no tensor is called ""
 
     paired, mismatches = pair(source.trace, target.trace, source_name)
-    identities, counts_as, problems = paired_identities(modules, paired, target.trace)
-    return {**paired, **identities}, counts_as, mismatches, problems
+    identities, counts_as, unlike = paired_identities(passing, paired, target.trace)
+    return {**paired, **identities}, counts_as, mismatches, unlike
 
 
 def _require_growth(source: TracedModel, target: TracedModel) -> None:
@@ -239,7 +231,7 @@ def _with_bridges(matching: Matching, bridges: Sequence[IdentityShortcut]) -> Ma
     """
     # the channels on either side of a projection are carried by other tensors, too, which tell what they are made from
     origins = {growth.target: growth.source for growth, _ in matching.carried() if growth.source is not None}
-    paired, by_name, counts_as = dict(matching.paired), dict[str, IdentityShortcut](), dict(matching.counts_as)
+    paired, counts_as = dict(matching.paired), dict(matching.counts_as)
     for bridge in bridges:
         read, written = origin_of(bridge.columns, origins), origin_of(bridge.rows, origins)
         if written is None or read != written:
@@ -252,9 +244,8 @@ def _with_bridges(matching: Matching, bridges: Sequence[IdentityShortcut]) -> Ma
         paired[bridge.weight] = (rows, columns, kernel, kernel)
         for name in bridge.values:
             paired[name] = () if name.endswith("num_batches_tracked") else (rows,)
-        by_name |= dict.fromkeys(bridge.tensors, bridge)
         counts_as |= dict(zip(groups_on(bridge.rows), groups_on(bridge.columns), strict=True))
-    return replace(matching, paired=paired, bridges=by_name, counts_as=counts_as)
+    return replace(matching, paired=paired, bridges=tuple(bridges), counts_as=counts_as)
 
 
 def _headline(source: TracedModel, target: TracedModel) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from growtool.algebra.axis_map import axis_map
 from growtool.algebra.expansion import Expansion
 from growtool.algebra.layers import copy_positions, split_evenly
+from growtool.library.building import constants_of
 from growtool.plan.depth import Depth
 from growtool.plan.width import Width
 from growtool.prove.ensemble import mixed_halves
@@ -114,12 +115,10 @@ def _other_buffers(
         expansions: how channels grow.
         made_up_for: buffers of other values that weights make up for.
     """
-    target = matching.target.model
-    stored = set(target.state_dict())
     old = dict(matching.source.model.named_buffers(remove_duplicate=False))
     found = []
-    for name, buffer in target.named_buffers(remove_duplicate=False):
-        if name in stored or name in made_up_for or name not in matching.paired or matching.blocks.is_new(name):
+    for name, buffer in constants_of(matching.target.model).items():
+        if name in made_up_for or name not in matching.paired or matching.blocks.is_new(name):
             continue
         expected = old[matching.blocks.source_name(name)]
         trace, axes = matching.target.trace, matching.paired[name]

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from growtool.algebra.axis_map import AxisMap
-from growtool.algebra.expansion import Expansion
+from growtool.algebra.expansion import Expansion, Fill
 from growtool.algebra.rewrite import Rewrite
 from growtool.checkpoint import Checkpoint, Form, ModelSpec, TensorInfo, dtype_name
 from growtool.library import Library
-from growtool.operators.base import Fill
 from growtool.operators.depth.cancel_out import Cancellation
 from growtool.plan.schema import Plan
 from growtool.plan.width import Width
@@ -75,15 +74,20 @@ class TensorRecipe:
     width: Width | None = None
 
     @property
+    def grows(self) -> bool:
+        """Whether some dimension grows."""
+        return not all(axis.is_identity for axis in self.maps)
+
+    @property
     def from_library(self) -> bool:
         """Whether the library's initial value may have a part in it."""
-        return self.initial or self.remade or not all(axis.is_identity for axis in self.maps)
+        return self.initial or self.remade or self.grows
 
     @property
     def is_copy(self) -> bool:
         """Whether its values are those of the source tensor, in the same places."""
         changed = self.zero or self.paired or self.cancelling is not None or self.source is None
-        return not changed and not self.remade and self.rewrite is None and all(axis.is_identity for axis in self.maps)
+        return not changed and not self.remade and self.rewrite is None and not self.grows
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,15 +209,14 @@ class Recipe:
         return {name: value for name, value in values.items() if self.tensors[name].from_library}
 
     @property
-    def in_templates(self) -> bool:
-        """Whether any tensor of the output is written as templates and coefficients."""
-        return self.form is not None and bool(self.form.in_templates)
+    def in_templates(self) -> Mapping[str, Kept]:
+        """Tensors of the output that are written as templates and coefficients; see `TargetForm`."""
+        return self.form.in_templates if self.form else {}
 
     @property
     def infos(self) -> dict[str, TensorInfo]:
         """Shapes and element types of the tensors in the file to write."""
-        kept = self.form.in_templates if self.form else {}
-        dense = {name: tensor.info for name, tensor in self.tensors.items() if name not in kept}
+        dense = {name: tensor.info for name, tensor in self.tensors.items() if name not in self.in_templates}
         return dense | dict(self.form.infos if self.form else {})
 
 

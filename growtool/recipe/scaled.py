@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from growtool.algebra.expansion import Expansion
+from growtool.library.building import constants_of
 from growtool.plan.schema import Plan
 from growtool.prove.lockstep import Lockstep
 from growtool.prove.scales.scaling import Scaling, scaling
@@ -39,14 +40,13 @@ def _ratios(matching: Matching) -> dict[str, float]:
 
     A constant is a buffer that the constructor fills and no checkpoint holds. Those that stay are left out.
     """
-    old, new = matching.source.model, matching.target.model
-    stored, before = new.state_dict().keys(), dict(old.named_buffers(remove_duplicate=False))
+    before = constants_of(matching.source.model)
     ratios = {}
-    for name, buffer in new.named_buffers(remove_duplicate=False):
+    for name, buffer in constants_of(matching.target.model).items():
         origin = before.get(matching.blocks.source_name(name))
-        if name in stored or origin is None or origin.is_meta or buffer.is_meta:
+        if origin is None or not origin.numel() == buffer.numel() == 1:
             continue
-        if origin.numel() == buffer.numel() == 1 and float(origin) * float(buffer) > 0 and not origin.equal(buffer):
+        if float(origin) * float(buffer) > 0 and not origin.equal(buffer):
             ratios[name] = float(buffer.double() / origin.double())
     return ratios
 
@@ -58,13 +58,9 @@ def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:
     themselves. Parameters that have to pass on what they receive are left out.
     """
     model, axes = matching.target.model, dict[str, PairedAxis]()
-    given = matching.bridges.keys() | starts.identity_layers | starts.handing.unit_affine.keys()
-    stored = model.state_dict().keys()
-    constants = ((name, buffer) for name, buffer in model.named_buffers() if name not in stored and not buffer.is_meta)
-    zeros = [name for name, buffer in constants if not bool(buffer.any())]
+    given = starts.identity_layers | starts.handing.unit_affine.keys()
+    zeros = [name for name, buffer in constants_of(model).items() if not bool(buffer.any())]
     for name in (*(name for name, _ in model.named_parameters(remove_duplicate=False)), *zeros):
-        block = matching.blocks.block_of(name)
-        passes_on = name in given or (block is not None and block[1].start == "identity")
-        if name in matching.paired and not passes_on:
+        if name in matching.paired and name not in given:
             axes[name] = next(iter(matching.paired[name]), _ONE)
     return axes

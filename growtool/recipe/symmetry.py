@@ -17,6 +17,7 @@ from growtool.operators.width import mixture
 from growtool.plan.width import Mixture
 from growtool.recipe.recipe import Recipe, TensorRecipe
 from growtool.trace import GroupPair, channels_of, in_words
+from growtool.trace.pairing.pair import count_as_one, representative
 
 Exchange = Literal["each", "together", "none"]
 
@@ -24,7 +25,7 @@ Exchange = Literal["each", "together", "none"]
 def stay_alike(recipe: Recipe) -> str | None:
     """Return which copies have equal gradients for ever, why, and what to do, in a sentence; None if all can differ."""
     copied = {growth for growth, expansion in recipe.expansions.items() if _has_copies(expansion)}
-    ties: dict[GroupPair, GroupPair] = {}  # a union-find forest: set of channels -> its parent
+    tied: dict[GroupPair, GroupPair] = {}  # set of channels -> another one that it is tied to
     apart: set[GroupPair] = set()
     carriers: dict[GroupPair, list[TensorRecipe]] = {}
     for tensor in recipe.tensors.values():
@@ -35,9 +36,9 @@ def stay_alike(recipe: Recipe) -> str | None:
             if exchange == "none":
                 apart.add(growth)
             elif exchange == "together":
-                ties[_first(ties, growth)] = _first(ties, sets[0])
-    different = {_first(ties, growth) for growth in apart}
-    alike = [growth for growth in carriers if _first(ties, growth) not in different]
+                count_as_one(sets[0], growth, tied)
+    different = {representative(growth, tied) for growth in apart}
+    alike = [growth for growth in carriers if representative(growth, tied) not in different]
     if not alike:
         return None
     words = channels_of(recipe.matching.target.trace)
@@ -48,13 +49,6 @@ def stay_alike(recipe: Recipe) -> str | None:
 def _has_copies(expansion: Expansion) -> bool:
     """Return whether some channel has more than one copy."""
     return not expansion.is_identity and bool((expansion.counts[~expansion.blank] > 1).any())
-
-
-def _first(ties: dict[GroupPair, GroupPair], growth: GroupPair) -> GroupPair:
-    """Return the set of channels that stands for all sets that are tied to this one."""
-    while ties.get(growth, growth) != growth:
-        growth = ties[growth]
-    return growth
 
 
 def _exchange(recipe: Recipe, tensor: TensorRecipe) -> Exchange:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import torch
@@ -15,7 +15,6 @@ from growtool.algebra.identity_init import identity_value
 from growtool.checkpoint import Checkpoint, TensorInfo
 from growtool.recipe.analysis import Analysis
 from growtool.recipe.blocks.starts import BlockInit
-from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import TensorRecipe, written_dtype
 from growtool.recipe.ties import first_names
 from growtool.recipe.widths.rewriting import filling, pair_partners, rewrites, unread
@@ -50,7 +49,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
         by_axis = list(zip(axes, summed, strict=True))
         maps = tuple(mapped(axis, sums, unread(widths, axis, name)) for axis, sums in by_axis)
         rows = [growth for axis, sums in by_axis for growth in axis.growths() if growth not in sums]
-        implied = _implied(name, value.shape, maps, matching, starts)
+        implied = _implied(name, value.shape, maps, starts, trace.norm_eps)
         initial = blocks.is_initial(name) and implied is None and front is None
         origin = None if implied is not None or initial else blocks.source_name(front or name)
         stored = checkpoint.tensors[origin] if origin else _unstored(value, checkpoint)
@@ -67,7 +66,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
             cancelling=starts.cancelling.get(name),
             shared=first[name],
             rewrite=rewritten.get(name),
-            fill=filling(matching, widths, name, rows),
+            fill=filling(widths, front or name, rows),
             remade=widths.every_tensor and value.is_floating_point() and not initial,
             next_block=_next_block(origin, checkpoint) if origin else None,
             pair_partners=pair_partners(matching, widths, name),
@@ -86,7 +85,7 @@ def _next_block(name: str, checkpoint: Checkpoint) -> str | None:
 
 
 def _implied(
-    name: str, shape: Sequence[int], maps: Sequence[AxisMap], matching: Matching, starts: BlockInit
+    name: str, shape: Sequence[int], maps: Sequence[AxisMap], starts: BlockInit, norm_eps: Mapping[str, float]
 ) -> Tensor | None:
     """Return what the source would hold under a name if it had a layer there that passes its input on.
 
@@ -96,22 +95,15 @@ def _implied(
         name: in the target.
         shape: in the target.
         maps: how its dimensions grow.
-        matching: source and target side by side.
         starts: how new blocks are closed.
+        norm_eps: see `Trace`.
     """
-    bridge = matching.bridges.get(name)
     before = tuple(axis.size for axis in maps) if maps else tuple(shape)  # a block with initial values has no maps
-    if bridge is not None:
-        return bridge.source_value(name, before[0] if before else 0)
     if name in starts.handing.unit_affine:
         return torch.full(before, starts.handing.unit_affine[name], dtype=torch.float64)
     if name in starts.identity_layers:
-        return identity_value(name, before, matching.target.trace.norm_eps.get(name))
-    block = matching.blocks.block_of(name)
-    if block is None or block[1].start != "identity":
-        return None
-    module = matching.target.model.get_submodule(name.rpartition(".")[0])
-    return identity_value(name, before, getattr(module, "eps", None))
+        return identity_value(name, before, norm_eps.get(name))
+    return None
 
 
 def consumed(trace: Trace, axis: PairedAxis, name: str, dim: int) -> frozenset[GroupPair]:

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from growtool.errors import format_names
+from growtool.library.building import memory_of
 from growtool.recipe.matching import Matching
 from growtool.recipe.recipe import TensorRecipe
 from growtool.trace import ChannelGroup, groups_on
-from growtool.trace.pairing.pair import representative
+from growtool.trace.pairing.pair import count_as_one
 
 # Fields of a recipe that may differ between the names of one tensor; the source tensors are compared by themselves.
 _OF_THE_NAME = {"name", "source", "new", "next_block", "shared"}
@@ -26,9 +27,8 @@ _OF_THE_NAME = {"name", "source", "new", "next_block", "shared"}
 
 def first_names(model: nn.Module) -> dict[str, str]:
     """Return tensor of a model -> the first name of one in the same memory."""
-    # Tensors on the meta device have no address: the storage object tells them apart.
     seen: dict[int, str] = {}
-    return {n: seen.setdefault(t.untyped_storage()._cdata, n) for n, t in model.state_dict(keep_vars=True).items()}
+    return {name: seen.setdefault(memory_of(t), name) for name, t in model.state_dict(keep_vars=True).items()}
 
 
 def torn_ties(recipes: Iterable[TensorRecipe], source: nn.Module) -> list[str]:
@@ -80,7 +80,5 @@ def untied(matching: Matching, counts_as_one: Mapping[ChannelGroup, ChannelGroup
         before = seen.setdefault(first.get(origin, origin), name)
         for old, new in zip(*(matching.target.trace.tensors[n] for n in (before, name)), strict=True):
             for a, b in zip(groups_on(old), groups_on(new), strict=False):
-                kept, other = representative(a, counts_as), representative(b, counts_as)
-                if kept is not other:
-                    counts_as[other] = kept
+                count_as_one(a, b, counts_as)
     return counts_as

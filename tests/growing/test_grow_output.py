@@ -18,7 +18,7 @@ from growtool.checkpoint import WEIGHTS, Stored, file_order, open_checkpoint, wr
 from growtool.checkpoint.folder import loading_line
 from growtool.errors import CheckpointError, PlanError
 from growtool.growing import execute
-from growtool.growing.execute import contents, largest_bytes, memory_of, produce
+from growtool.growing.execute import largest_bytes, memory_of, produce, unchanged
 from growtool.operators.width import tile
 from growtool.recipe import Recipe, TensorRecipe, resolve
 from tests.support.models import TINY, WIDER, Tiny, grown, plan_of, write_folder
@@ -86,7 +86,7 @@ def test_what_does_not_change_is_left_to_be_copied_from_the_file(tmp_path):
 
     def left(content: dict) -> list[Stored]:
         recipe = resolve(plan_of(tmp_path, content).plan, open_checkpoint(source))
-        return [made for made in contents(recipe, lambda nbytes: None) if isinstance(made, Stored)]
+        return list(unchanged(recipe).values())
 
     before, after = (load_file(path / WEIGHTS) for path in (source, grown(source, deeper, tmp_path / "same").out))
     assert {stored.path for stored in left(deeper)} == {source / WEIGHTS}

@@ -4,9 +4,9 @@ import pytest
 import timm
 import torch
 
-from growtool.checkpoint import ModelSpec, build, file_order
+from growtool.checkpoint import ModelSpec, build
 from growtool.errors import PlanError
-from growtool.growing.execute import produce
+from growtool.growing.execute import grown_tensors
 from growtool.growing.summary import summarise
 from growtool.library.timm import input_size
 from growtool.trace import trace_model
@@ -43,7 +43,7 @@ def test_closed_blocks_learn(case):
     """Exactly what ends a branch is zero, and it has a gradient."""
     recipe = deeper(case)
     model = timm.create_model(recipe.target.architecture, **recipe.target.model_args).double()
-    model.load_state_dict(dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True)))
+    model.load_state_dict(grown_tensors(recipe))
     model(
         torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     ).square().sum().backward()

@@ -7,9 +7,9 @@ import pytest
 import timm
 import torch
 
-from growtool.checkpoint import ModelSpec, file_order
+from growtool.checkpoint import ModelSpec
 from growtool.errors import PlanError
-from growtool.growing.execute import produce
+from growtool.growing.execute import grown_tensors
 from growtool.growing.summary import summarise
 from growtool.plan import Plan
 from growtool.recipe import resolve
@@ -85,7 +85,7 @@ def test_closed_blocks_learn():
     """What ends a branch is zero, and it has a gradient; so has the norm that took over."""
     _, recipe = grown("two norms")
     model = timm.create_model(recipe.target.architecture, **recipe.target.model_args).double()
-    model.load_state_dict(dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True)))
+    model.load_state_dict(grown_tensors(recipe))
     model(torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)).double()).square().sum().backward()
     closing = {name for name, tensor in recipe.tensors.items() if tensor.zero}
     assert closing == {f"blocks.2.{name}" for name in ("b.weight", "b.bias", "c.weight", "c.bias")}

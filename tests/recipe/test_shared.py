@@ -6,8 +6,8 @@ computes, and the tensors of one parameter are equal in the written state.
 
 import pytest
 
-from growtool.checkpoint import ModelSpec, file_order
-from growtool.growing.execute import produce
+from growtool.checkpoint import ModelSpec
+from growtool.growing.execute import grown_tensors
 from growtool.plan import Plan
 from growtool.recipe import resolve
 from tests.zoo.proofs import InMemory, growth_proof, source_model
@@ -30,7 +30,7 @@ def test_a_shared_layer_grows_once(operator):
     recipe = resolve(plan, InMemory.of(spec, model))
     assert recipe.promise.kind == "exact"
     assert growth_proof(model, recipe).error < 1e-12
-    state = dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True))
+    state = grown_tensors(recipe)
     shared = [state[f"parallel_blocks.0.mlp{i}.fc2.weight"] for i in (2, 3, 4)]
     assert shared[0].equal(shared[1])
     assert shared[0].equal(shared[2])

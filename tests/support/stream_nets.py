@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from growtool.checkpoint import ModelSpec, file_order
+from growtool.checkpoint import ModelSpec
 from growtool.errors import GrowtoolError
-from growtool.growing.execute import produce
+from growtool.growing.execute import grown_tensors
 from growtool.library.building import set_eps
 from growtool.plan.schema import Plan
 from growtool.recipe import Recipe
@@ -74,7 +74,7 @@ def recipe_between(
 
 @torch.no_grad()
 def apart(small: nn.Module, large: nn.Module, recipe: Recipe) -> float:
-    state = dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True))
+    state = grown_tensors(recipe)
     large.load_state_dict(state)
     set_eps(large, recipe.eps)
     images = random(4, 3, 8, 8)

@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from growtool import checkpoint
-from growtool.checkpoint import ModelSpec, TensorInfo, dtype_name, file_order
-from growtool.growing.execute import produce
+from growtool.checkpoint import ModelSpec, TensorInfo, dtype_name
+from growtool.growing.execute import grown_tensors
 from growtool.growing.proof import aligned
 from growtool.library import Inputs, library_of
 from growtool.library.building import set_eps
@@ -251,7 +251,7 @@ class GroupPair:
 
 def growth_proof(source: nn.Module, recipe: Recipe) -> GroupPair:
     """Grow in memory, build the target with its library from its arguments, compare the outputs as they line up."""
-    grown = dict(zip(file_order(recipe.infos), produce(recipe, lambda nbytes: None), strict=True))
+    grown = grown_tensors(recipe)
     model = _created(recipe.target).double().eval()
     model.load_state_dict(grown, strict=True)
     del grown

@@ -16,8 +16,9 @@ from growtool.prove.block_equivalence import Comparison, compare_passes
 from growtool.prove.numbers import Closed
 from growtool.recipe.blocks.post_norm import Handing, PostNorm, post_norm
 from growtool.recipe.matching import Matching
-from growtool.trace import Params, places, within
+from growtool.trace import Params, within
 from growtool.trace.module_calls import ModuleCall, Outcome, Same
+from growtool.trace.reading.place_names import grouped
 
 _NOTHING_TO_COPY = (
     "no block of the source is one to copy, and one with initial values needs a residual connection around it"
@@ -203,16 +204,16 @@ def _require_residual(runs: Iterable[_Run], matching: Matching) -> None:
         for out in run.call.outs
         if (found := _received(run, out, matching)) and found[0].params
     }
-    reasons: dict[str, list[str]] = {}
+    problems = list[tuple[str, str]]()
     for path, start in matching.blocks.starts():
         if start != "identity" and path not in residual:
             why = _why_not(path, [run for run in runs if run.block == path], matching)
             needs = f"{start} needs a residual connection around the block, {why}; {_INSTEAD}"
             if path in matching.blocks.uncopied:
                 needs = f"{_NOTHING_TO_COPY}, {why}; {_OTHER_TARGET}"
-            reasons.setdefault(needs, []).append(path)
-    if reasons:
-        raise PlanError([f"{places(paths)}: {why}" for why, paths in reasons.items()])
+            problems.append((path, needs))
+    if problems:
+        raise PlanError(grouped(problems))
 
 
 def _why_not(path: str, runs: Iterable[_Run], matching: Matching) -> str:

@@ -8,6 +8,7 @@ from torch import nn
 
 from growtool.trace import Axis, ChannelGroup, GroupPair, PairedAxis, Trace, Unchanged, groups_on, within
 from growtool.trace.axes import axis_size
+from growtool.trace.pairing.pair import count_as_one
 from growtool.trace.table.ops import RUNNING_NORMS
 
 _INSTEAD = "use zero_out where the block has a residual connection, else stack or interleave (lossy)"
@@ -93,13 +94,11 @@ def paired_identities(
             continue
         (origin,) = known
         origins |= dict.fromkeys(carried, origin)  # the next new block may lie between two new ones
-        # groups of earlier blocks that count as one of these count as `first` from here on
-        first = next(iter(carried))
-        merged = {counts_as.get(group, group) for group in carried}
-        counts_as = {group: first if other in merged else other for group, other in counts_as.items()}
-        counts_as |= dict.fromkeys(carried, first)
+        first, *others = carried
+        for other in others:
+            count_as_one(first, other, counts_as)
         layouts |= {name: tuple(_layout(axis, origin) for axis in axes) for name, axes in tensors.items()}
-    return layouts, {group: first for group, first in counts_as.items() if group is not first}, problems
+    return layouts, counts_as, problems
 
 
 def _channels(axis: Axis) -> list[ChannelGroup]:

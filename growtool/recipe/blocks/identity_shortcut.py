@@ -11,9 +11,8 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from growtool.algebra.identity_init import identity_value
 from growtool.trace import Axis, Trace, within
 from growtool.trace.axes import ONE
 from growtool.trace.reading.wiring import Place, Wiring, Written
@@ -31,7 +30,6 @@ class IdentityShortcut:
         path: the module, e.g. `layer1.0.downsample`.
         weight: the projection's weight, rows [0] and columns [1], a 1x1 kernel.
         values: buffers and parameters of its norm, or the projection's own bias.
-        eps: of its norm; None without one.
         columns: the channels it reads.
         rows: the channels it writes; in the source they are those it reads.
     """
@@ -39,7 +37,6 @@ class IdentityShortcut:
     path: str
     weight: str
     values: tuple[str, ...]
-    eps: float | None
     columns: Axis
     rows: Axis
 
@@ -47,16 +44,6 @@ class IdentityShortcut:
     def tensors(self) -> tuple[str, ...]:
         """The weight and the values."""
         return (self.weight, *self.values)
-
-    def source_value(self, name: str, size: int) -> Tensor:
-        """Return what the source would hold under this name if it had the projection; float64, or int64 for counters.
-
-        Args:
-            name: a tensor of the projection.
-            size: number of channels that the source passes on there.
-        """
-        shape = (size, size, 1, 1) if name == self.weight else (size,)
-        return identity_value(name, shape, self.eps)
 
 
 def find_identity_shortcuts(
@@ -157,4 +144,4 @@ def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Trace) ->
     values = tuple(name for name in names if name != weights[0])
     if kernel != [ONE, ONE] or any(target.tensors[name] not in ((rows,), ()) for name in values):
         return None
-    return IdentityShortcut(path, weights[0], values, norms[0].eps if norms else None, columns=columns, rows=rows)
+    return IdentityShortcut(path, weights[0], values, columns=columns, rows=rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from string import digits
 from typing import Any
 
 from growtool.errors import PlanError
@@ -34,12 +35,13 @@ class BlockMap:
 
         In a block that comes from none of the source's, it is a name that the source does not have.
         """
-        for prefix, blocks in self.placed.items():
-            index = inside(path, prefix)
-            if index is not None and index in blocks:
-                origin, rest = blocks[index].source, path[len(prefix) + len(str(index)) :]
-                return f"{prefix}{index if origin is None else origin}{rest}{_NOWHERE if origin is None else ''}"
-        return path
+        block = self.block_of(path)
+        if block is None:
+            return path
+        here, placed = block
+        if placed.source is None:
+            return f"{path}{_NOWHERE}"
+        return f"{here.rstrip(digits)}{placed.source}{path.removeprefix(here)}"
 
     def block_of(self, path: str) -> tuple[str, Placed] | None:
         """Return the path of the block around a tensor or module, and where it comes from.
@@ -61,6 +63,11 @@ class BlockMap:
         """Return whether the tensor or module lies in a block that starts as its library initialises it."""
         block = self.block_of(path)
         return block is not None and block[1].source is None
+
+    def passes_on(self, path: str) -> bool:
+        """Return whether the tensor or module lies in a new block that passes on what it receives."""
+        block = self.block_of(path)
+        return block is not None and block[1].start == "identity"
 
     def starts(self) -> list[tuple[str, Start]]:
         """Return the paths of the new blocks that are no running copies, and how each is to start."""

@@ -13,7 +13,8 @@ from growtool.plan.depth import CancelOut, Depth
 from growtool.recipe.blocks.closing import block_closing_of
 from growtool.recipe.blocks.post_norm import Handing
 from growtool.recipe.matching import Matching
-from growtool.trace import Axis, ChannelGroup, Params, Trace, groups_on, places, positions
+from growtool.trace import Axis, ChannelGroup, Params, Trace, groups_on, positions
+from growtool.trace.reading.place_names import grouped
 from growtool.trace.steps import Ref
 from growtool.trace.table.kinds import Kind, is_linear_per_channel
 
@@ -29,7 +30,7 @@ class BlockInit:
         paired: tensor of hidden units that are to be alike in pairs -> each dimension that carries such units, with the
             position that each of its positions is a copy of.
         cancelling: tensor -> where it has opposite weights for the two units of each pair.
-        identity_layers: tensors of layers that pass on what they receive.
+        identity_layers: tensors of layers that pass on what they receive, identity shortcuts included.
         counts_as: channel group of the target that a passing layer writes -> the group of the same channels that it
             reads.
         dropped: module path -> entries of its signature that do nothing in a closed block.
@@ -65,7 +66,7 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
     zero: set[str] = set()
     paired: dict[str, tuple[Positions, ...]] = {}
     cancelling: dict[str, Cancellation] = {}
-    problems: dict[str, list[str]] = {}
+    problems = list[tuple[str, str]]()
     gain = depth.gain if isinstance(depth, CancelOut) else 1.0
     target, closings = matching.target.trace, block_closing_of(matching)
     for path, start in matching.blocks.starts():
@@ -78,14 +79,16 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
             elif start == "zero_out":
                 zero |= closings.zero[path]
         except _CannotStartError as why:
-            problems.setdefault(str(why), []).append(path)
+            problems.append((path, str(why)))
     if problems:
-        raise PlanError([f"{places(paths)}: {why}" for why, paths in problems.items()])
+        raise PlanError(grouped(problems))
+    shortcuts = {name for bridge in matching.bridges for name in bridge.tensors}
+    passing = set(filter(matching.blocks.passes_on, target.tensors))
     return BlockInit(
         zero=frozenset(zero),
         paired=paired,
         cancelling=cancelling,
-        identity_layers=closings.identity_layers,
+        identity_layers=closings.identity_layers | shortcuts | passing,
         counts_as=_counts_as(closings.identity_layers, target),
         dropped=closings.dropped,
         handing=closings.handing,

@@ -6,7 +6,8 @@ name the parameter where another head split, number of classes or image size sho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
 
 from growtool.trace.axes import (
     KERNEL_POSITION,
@@ -27,6 +28,7 @@ from growtool.trace.reading.place_names import places
 from growtool.trace.reading.words import channels_of
 from growtool.trace.result import Trace
 
+T = TypeVar("T", bound=Hashable)
 _KEPT = {  # reason to be fixed -> what stays, and why
     KERNEL_POSITION: ("a kernel of", "growth keeps kernels, choose a target with the same"),
     SPATIAL_POSITION: (
@@ -234,8 +236,15 @@ def torn_groups(
     return lines
 
 
-def representative(group: ChannelGroup, counts_as: Mapping[ChannelGroup, ChannelGroup]) -> ChannelGroup:
+def representative(group: T, counts_as: Mapping[T, T]) -> T:
     """Return the channel group that one counts as, by `counts_as` of `torn_groups`."""
     while group in counts_as:
         group = counts_as[group]
     return group
+
+
+def count_as_one(one: T, other: T, counts_as: dict[T, T]) -> None:
+    """Let two groups, and all that count as one of them, count as the same."""
+    kept, gone = representative(one, counts_as), representative(other, counts_as)
+    if kept != gone:
+        counts_as[gone] = kept

@@ -54,9 +54,10 @@ def growth_maps(member: ModelSpec, grown: ModelSpec) -> tuple[Maps, TracedModel]
     """
     source, target = TracedModel.of(member, where="member"), TracedModel.of(grown, where="model")
     matching = match(source, target, None)
-    if matching.bridges:
+    alone = [name for bridge in matching.bridges for name in bridge.tensors]
+    if alone:
         raise PlanError(
-            f"member_args: {format_names(list(matching.bridges))}: in the model alone, and both members would lack "
+            f"member_args: {format_names(alone)}: in the model alone, and both members would lack "
             "them; choose arguments with which the members have them, too"
         )
     expansions = {growth: circular(*growth.sizes) for growth, _ in matching.carried()}
