@@ -16,11 +16,11 @@ import contextlib
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad, unfold
-from torch.utils.hooks import RemovableHandle
 
 from growtool.algebra.threads import single_threaded
 from growtool.checkpoint import all_in_type
@@ -108,7 +108,7 @@ def _sums(recipe: Recipe, model: nn.Module, told: Remark) -> dict[NewUnits, tupl
         written = [y for calls in outputs.values() for y in calls]
         gradients = dict(zip(map(id, written), torch.autograd.grad(loss, written), strict=True))
         for units in recipe.measured.values():
-            writer, reader = (model.get_submodule(_module(name)) for name in (units.writer, units.reader))
+            writer, reader = (_layer(model, name) for name in (units.writer, units.reader))
             for x, y in zip(inputs[units.writer], outputs[units.reader], strict=True):  # one pair for each call
                 channels = 1 if isinstance(writer, nn.Conv2d) else -1
                 x_old = x.index_select(channels, recipe.tensors[units.writer].maps[1].kept)
@@ -121,8 +121,8 @@ def _sums(recipe: Recipe, model: nn.Module, told: Remark) -> dict[NewUnits, tupl
     return sums
 
 
-def _module(weight: str) -> str:
-    return weight.rpartition(".")[0]
+def _layer(model: nn.Module, weight: str) -> nn.Module:
+    return model.get_submodule(weight.rpartition(".")[0])
 
 
 @contextlib.contextmanager
@@ -132,28 +132,20 @@ def _recorded(
     """Record the inputs of each writer and the outputs of each reader while open, by the names of their weights."""
     inputs, outputs = defaultdict[str, list[Tensor]](list), defaultdict[str, list[Tensor]](list)
 
-    def keep_input(name: str) -> RemovableHandle:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            inputs[name].append(args[0].detach().clone())
+    def keep_input(name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        inputs[name].append(args[0].detach().clone())
 
-        return model.get_submodule(_module(name)).register_forward_pre_hook(hook)
+    def keep_output(name: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        outputs[name].append(output)
+        # Autograd gives no gradient on a tensor that the next layer has overwritten, as ReLU(inplace=True) does.
+        return output.clone()
 
-    def keep_output(name: str) -> RemovableHandle:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            outputs[name].append(output)
-            # Autograd gives no gradient on a tensor that the next layer has overwritten, as ReLU(inplace=True) does.
-            return output.clone()
-
-        return model.get_submodule(_module(name)).register_forward_hook(hook)
-
-    handles = [
-        keep(name) for units in measured for keep, name in ((keep_input, units.writer), (keep_output, units.reader))
-    ]
-    try:
+    with contextlib.ExitStack() as hooks:
+        for units in measured:
+            writer, reader = (_layer(model, name) for name in (units.writer, units.reader))
+            hooks.enter_context(writer.register_forward_pre_hook(partial(keep_input, units.writer)))
+            hooks.enter_context(reader.register_forward_hook(partial(keep_output, units.reader)))
         yield inputs, outputs
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def input_columns(writer: nn.Module, x: Tensor) -> Tensor:

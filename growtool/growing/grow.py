@@ -37,7 +37,6 @@ from growtool.growing.report import (
     report_text,
     sizes,
     target_with_lineage,
-    with_measurement,
 )
 from growtool.growing.statistics import Remark, recalibrated
 from growtool.growing.summary import Summary, summarise
@@ -131,6 +130,7 @@ def grow(
     return Grown(out, summary, growth.proof, growth.report, growth.drawn, carried)
 
 
+@dataclass
 class _Growth:
     """One growth while it is written: the documents beside its weights, and what the proof found.
 
@@ -140,31 +140,28 @@ class _Growth:
         report: the text of `growth.json`; empty until the weights are written.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        loaded: LoadedPlan,
-        summary: Summary,
-        carried: GrownState | None,
-        device: torch.device,
-        told: Remark,
-    ) -> None:
-        self._recipe, self._loaded, self._summary = recipe, loaded, summary
-        self._carried, self._device, self._told = carried, device, told
-        self._known = known_before(recipe, summary)
-        self.drawn = picture(recipe, self._known)
-        self.proof: Proof | None = None
-        self.report = ""
+    recipe: Recipe
+    loaded: LoadedPlan
+    summary: Summary
+    carried: GrownState | None
+    device: torch.device
+    told: Remark
+    proof: Proof | None = None
+    report: str = ""
+
+    def __post_init__(self) -> None:
+        self._known = known_before(self.recipe, self.summary)
+        self.drawn = picture(self.recipe, self._known)
 
     def write(self, out: Path, tensors: Iterator[Tensor | Stored], *, force: bool) -> None:
         """Write the weights, prove them, and let them appear with their documents."""
-        recipe, model = self._recipe, self._recipe.models[1]
-        metadata = {"growtool_plan_sha256": self._loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
+        recipe, model = self.recipe, self.recipe.models[1]
+        metadata = {"growtool_plan_sha256": self.loaded.sha256, "growtool_seed": str(recipe.plan.seed)}
         metadata |= recipe.form.form.metadata() if recipe.form and recipe.in_templates else {}
         if is_single_file(out):
             write_file(
                 out,
-                self._target(),
+                target_with_lineage(recipe, self.loaded),
                 recipe.infos,
                 tensors,
                 model=model,
@@ -188,35 +185,31 @@ class _Growth:
                 force=force,
             )
 
-    def _target(self) -> ModelSpec:
-        """Return the target's spec with its lineage, for which the source is hashed."""
-        return target_with_lineage(self._recipe, self._loaded, self._recipe.source.sha256())
-
     def _proven(self, weights: Path) -> ModelSpec:
         """Prove the written weights, and return the target's spec with what was found.
 
         Raises:
             CheckpointError, PlanError: the proof failed, as `prove` tells.
         """
-        recipe, verify = self._recipe, self._recipe.plan.verify
+        recipe, verify = self.recipe, self.recipe.plan.verify
         if verify is not None:
-            self._told(f"verifying on {verify.inputs} random {recipe.library.words.many}")
-        self.proof = prove(recipe, open_checkpoint(weights), self._device)
-        measured = with_measurement(self._target(), self.proof)
-        self.report = report_text(recipe, self._loaded, self._known, self.proof, measured, self._carried)
+            self.told(f"verifying on {verify.inputs} random {recipe.library.words.many}")
+        self.proof = prove(recipe, open_checkpoint(weights), self.device)
+        measured = target_with_lineage(recipe, self.loaded, verified=str(self.proof) if self.proof else "not verified")
+        self.report = report_text(recipe, self.loaded, self._known, self.proof, measured, self.carried)
         return measured
 
     def _documents(self, folder: Path) -> Mapping[str, str]:
         """Prove the weights in a folder that has yet to appear, and return the documents that go into it."""
         measured = self._proven(folder)
-        if self._carried is not None:
-            write_state(folder, self._carried.state)
+        if self.carried is not None:
+            write_state(folder, self.carried.state)
         return {
-            CONFIG: json_text(self._recipe.library.config(measured, self._recipe.models[1])),
+            CONFIG: json_text(self.recipe.library.config(measured, self.recipe.models[1])),
             REPORT: self.report,
-            CARD: card_text(self._recipe, self._loaded, self._summary, self.proof),
+            CARD: card_text(self.recipe, self.loaded, self.summary, self.proof),
             PICTURE: self.drawn,
-            PLAN: self._loaded.text,
+            PLAN: self.loaded.text,
         }
 
 

@@ -29,27 +29,23 @@ from growtool.report.picture import of_growth, to_svg
 from growtool.report.trained import BEFORE, recorded_macs
 
 
-def target_with_lineage(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> ModelSpec:
-    """Return the target's spec with the growths it came from, oldest first, as `lineage` under the key `growtool`."""
-    steps = [*read_lineage(recipe.source), _step(recipe, loaded, source_sha256)]
+def target_with_lineage(recipe: Recipe, loaded: LoadedPlan, **verified: str) -> ModelSpec:
+    """Return the target's spec with the growths it came from, oldest first, as `lineage` under the key `growtool`.
+
+    The source is hashed for it. `verified` is the result of the proof in words, once it is known.
+    """
+    steps = [*read_lineage(recipe.source), {**_step(recipe, loaded), **verified}]
     return replace(recipe.target, extra={**recipe.target.extra, "growtool": {"lineage": steps}})
 
 
-def with_measurement(spec: ModelSpec, proof: Proof | None) -> ModelSpec:
-    """Return the spec with the result of the proof in the last step of its lineage."""
-    *earlier, last = spec.extra["growtool"]["lineage"]
-    measured = {**last, "verified": str(proof) if proof else "not verified"}
-    return replace(spec, extra={**spec.extra, "growtool": {"lineage": [*earlier, measured]}})
-
-
-def _step(recipe: Recipe, loaded: LoadedPlan, source_sha256: str) -> dict[str, Any]:
+def _step(recipe: Recipe, loaded: LoadedPlan) -> dict[str, Any]:
     """Return the entry of the lineage for this growth."""
     plan, origin, cost = recipe.plan, recipe.source.origin, recorded_macs(recipe.source)
     step: dict[str, Any] = {
         "source": recipe.source.label,
         **({"source_repository": origin.repository, "source_commit": origin.commit} if origin else {}),
         "source_architecture": recipe.source.spec.architecture,
-        "source_sha256": source_sha256,
+        "source_sha256": recipe.source.sha256(),
         **({} if cost is None else {BEFORE: cost}),
         "plan_sha256": loaded.sha256,
         "seed": plan.seed,

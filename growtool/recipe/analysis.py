@@ -12,7 +12,7 @@ from growtool.prove.lockstep import Lockstep
 from growtool.prove.scales.scaling import Scaling
 from growtool.recipe.blocks.starts import BlockInit, block_init_of
 from growtool.recipe.matching import Matching
-from growtool.recipe.scaled import lockstep_of, scaling_of
+from growtool.recipe.scaled import scaling_of
 from growtool.recipe.widths.expand import Widths, expand_widths
 from growtool.recipe.widths.overrides import width_sections
 
@@ -52,7 +52,14 @@ class Analysis:
             PlanError: channels or blocks cannot grow as the plan says; every problem found.
         """
         starts = block_init_of(plan.depth, matching)
-        lockstep = lockstep_of(matching, starts)
+        lockstep = Lockstep(
+            matching.source.trace,
+            matching.target.trace,
+            matching.blocks.source_name,
+            matching.ignored,
+            starts.closing.dropped,
+            matching.shortcuts,
+        )
         widths = expand_widths(plan, matching, lockstep, starts)
         return cls(
             plan=plan,

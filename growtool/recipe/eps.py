@@ -49,33 +49,23 @@ def told_eps(plan: Plan, target: TracedModel, eps: Mapping[str, float]) -> ToldE
     asked = getattr(plan.width, "eps", "kept") == "told"
     spec = _spec_with_eps(target, eps) if asked or target.library.tells_eps else None
     exact = spec is not None
-    if spec is None and asked:
-        spec = _by_library(target, eps)
-    if spec is None:
+    if spec is None and not asked:
         return ToldEps(target.spec, target.model, eps, False)
-    model = copy.deepcopy(target.model)  # the caller may go on with what it has traced
-    target.library.set_eps(model, eps)
-    return ToldEps(spec, model, {}, exact)
-
-
-def _by_library(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec:
-    spec = target.library.with_eps(target.spec, eps)
+    spec = spec or target.library.with_eps(target.spec, eps)
     if spec is None:
         raise PlanError(
             f"width.eps: found told, and {target.library.name} has no place to tell {target.spec.architecture} the eps "
             "of its norms; expected kept, with a result that differs by as little as eps"
         )
-    return spec
+    model = copy.deepcopy(target.model)  # the caller may go on with what it has traced
+    target.library.set_eps(model, eps)
+    return ToldEps(spec, model, {}, exact)
 
 
 def _spec_with_eps(target: TracedModel, eps: Mapping[str, float]) -> ModelSpec | None:
     """Return the target with an argument (`norm_eps`) that gives these norms their eps and leaves all others alone.
 
     None if no argument of the constructor does so.
-
-    Args:
-        target: as traced.
-        eps: path of a norm -> the eps that it needs.
     """
     values = {f"{value:.8g}" for value in eps.values()}  # equal up to rounding
     if len(values) != 1:

@@ -14,7 +14,7 @@ from growtool.errors import PlanError
 from growtool.library.building import constants_of
 from growtool.library.inputs import size_text
 from growtool.plan.depth import Depth
-from growtool.recipe.blocks.identities import paired_identities, why_not_identity
+from growtool.recipe.blocks.identities import identity_layout, paired_identities, why_not_identity
 from growtool.recipe.blocks.identity_shortcut import IdentityShortcut, find_identity_shortcuts, in_place_of_nothing
 from growtool.recipe.blocks.placing import BlockMap, place_blocks
 from growtool.recipe.traced_model import TracedModel
@@ -23,7 +23,6 @@ from growtool.trace import (
     GroupPair,
     PairedAxis,
     Stretch,
-    Unchanged,
     groups_on,
     layers_in_line,
     pair,
@@ -33,7 +32,7 @@ from growtool.trace import (
     stretches,
     within,
 )
-from growtool.trace.pairing.pair import as_paired, origin_of
+from growtool.trace.pairing.pair import origin_of
 from growtool.trace.reading.place_names import grouped
 
 
@@ -139,10 +138,6 @@ def _paired(
 ) -> tuple[dict[str, tuple[PairedAxis, ...]], Mapping[ChannelGroup, ChannelGroup], list[tuple[str, str]], list[str]]:
     """Pair the layouts of all tensors, those of blocks that pass on what they receive included.
 
-    Args:
-        source, target: both models.
-        blocks: where blocks come from.
-
     Returns:
         The layouts; groups that count as one (see `Matching`); places whose layouts do not match, with the reason; a
         line for each passing block whose input and output are not the same channels.
@@ -239,11 +234,7 @@ def _with_bridges(matching: Matching, bridges: Sequence[IdentityShortcut]) -> Ma
                 f"{bridge.path}: the target has a projection here, and the source passes on other channels than it "
                 "writes; choose a target with the same kind of blocks"
             )
-        rows, columns = (as_paired(axis, origins) for axis in (bridge.rows, bridge.columns))
-        kernel = PairedAxis(((Unchanged(1),),))
-        paired[bridge.weight] = (rows, columns, kernel, kernel)
-        for name in bridge.values:
-            paired[name] = () if name.endswith("num_batches_tracked") else (rows,)
+        paired |= {name: identity_layout(matching.target.trace.tensors[name], origins) for name in bridge.tensors}
         counts_as |= dict(zip(groups_on(bridge.rows), groups_on(bridge.columns), strict=True))
     return replace(matching, paired=paired, bridges=tuple(bridges), counts_as=counts_as)
 

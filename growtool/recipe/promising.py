@@ -39,7 +39,7 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
     known = obstacles(Why.BY_NAME, dict.fromkeys((*wide, *overriding, *deep)))
     others = obstacles(Why.OPERATIONS, _other_operations(growing))
     # Other values follow from what an operator or another operation changes, and are not told beside these.
-    difference = growing.starts.difference
+    difference = growing.starts.closing.difference
     followed = obstacles(Why.VALUES, [difference] if difference and not known and not others else [])
     jointly = _joint_operations(growing)
     if not (known or others or followed or jointly):
@@ -57,7 +57,7 @@ def promise_of(growing: Analysis) -> tuple[Promise, dict[str, float]]:
         return Promise("lossy", (*known, *others, *blamed(followed, deeper), *jointly)), {}
     told = getattr(plan.width, "eps", "kept") == "told"
     shifts = [] if told else eps_shifts(growing.norms, wanted)
-    shifts += renormed_shifts(growing.starts.handing.norms)
+    shifts += renormed_shifts(growing.starts.closing.handing.norms)
     return Promise("exact up to eps" if shifts else "exact", tuple(obstacles(Why.EPS, shifts))), wanted
 
 
@@ -108,12 +108,7 @@ def _other_buffers(
 ) -> list[str]:
     """Return a line for each buffer that the target's constructor fills with other values than growth would need.
 
-    Checkpoints do not hold such buffers, so that growth cannot write them.
-
-    Args:
-        matching: source and target side by side.
-        expansions: how channels grow.
-        made_up_for: buffers of other values that weights make up for.
+    Checkpoints do not hold such buffers, so that growth cannot write them. Weights make up for those in `made_up_for`.
     """
     old = dict(matching.source.model.named_buffers(remove_duplicate=False))
     found = []

@@ -24,16 +24,14 @@ from growtool.plan.target import Target
 from growtool.prove.eps import without_eps
 from growtool.prove.obstacle import Obstacle, Why, blamed, obstacles
 from growtool.prove.promise import Promise
-from growtool.recipe.choosing.fitting import growing_by
-from growtool.recipe.choosing.operators import chosen
+from growtool.recipe.choosing.operators import chosen, growing_by
 from growtool.recipe.eps import told_eps
 from growtool.recipe.matching import Matching
 from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.second import second_source
-from growtool.recipe.target.siblings import sibling_advice
+from growtool.recipe.target.advice import head_advice, sibling_advice
 from growtool.recipe.target.spec import CannotScaleWidthError, target_specs, unknown_arguments
-from growtool.recipe.target.whole_heads import head_advice
 from growtool.recipe.template_form import source_templates, target_form
 from growtool.recipe.tensors import tensor_recipes
 from growtool.recipe.ties import torn_ties
@@ -77,10 +75,7 @@ def resolve(
 def _resolved(target: Target, source: TracedModel, towards: Callable[[TracedModel], Recipe]) -> Recipe:
     """Return the recipe for a target that is still to be built, with advice where its arguments ask for some.
 
-    Args:
-        target: as the plan says.
-        source: the model that grows.
-        towards: returns the recipe for a traced target.
+    `towards` returns the recipe for a traced target.
 
     Raises:
         PlanError: see `resolve`. If the arguments cut heads in two, it names sizes that do not; if nothing scales the
@@ -99,7 +94,7 @@ def _resolved(target: Target, source: TracedModel, towards: Callable[[TracedMode
         traced = traced_target(target, source)
         recipe = towards(traced)
     except CannotScaleWidthError as error:
-        raise PlanError([*error.problems, sibling_advice(source.spec, source.model, accepted)]) from error
+        raise PlanError([*error.problems, sibling_advice(source, accepted)]) from error
     except PlanError as error:
         advice = head_advice(target, source, traced.trace if traced else None, accepted)
         if advice is None:
@@ -169,7 +164,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     growing = growing_by(plan, matching)
     promise, eps = promise_of(growing)
     told = told_eps(plan, target, eps)
-    handing = growing.starts.handing
+    handing = growing.starts.closing.handing
     if told.exact and not handing.norms:
         promise = Promise("exact")
     templates = source_templates(plan, checkpoint, source)
@@ -186,7 +181,7 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
         tensors=tensors,
         templates=templates,
         form=target_form(plan, tensors, templates),
-        widths=growing.widths.changes,
+        widths=tuple(growing.widths.changes.values()),
         promise=promise,
         eps={**told.left, **without_eps(handing.norms)},
         source_eps=without_eps({matching.blocks.source_name(norm): handing.norms[norm] for norm in handing.fronts}),

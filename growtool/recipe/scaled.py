@@ -29,12 +29,6 @@ def scaling_of(
     return found if plan.second is None else found.unused()
 
 
-def lockstep_of(matching: Matching, starts: BlockInit) -> Lockstep:
-    """Return both passes side by side, the new blocks closed."""
-    source, target = matching.source.trace, matching.target.trace
-    return Lockstep(source, target, matching.blocks.source_name, matching.ignored, starts.dropped, matching.shortcuts)
-
-
 def _ratios(matching: Matching) -> dict[str, float]:
     """Return constant of one number -> by what factor the target's is larger than the source's: `sqrt(width)`, say.
 
@@ -58,7 +52,7 @@ def _scalable(matching: Matching, starts: BlockInit) -> dict[str, PairedAxis]:
     themselves. Parameters that have to pass on what they receive are left out.
     """
     model, axes = matching.target.model, dict[str, PairedAxis]()
-    given = starts.identity_layers | starts.handing.unit_affine.keys()
+    given = starts.identity_layers | starts.closing.handing.unit_affine.keys()
     zeros = [name for name, buffer in constants_of(model).items() if not bool(buffer.any())]
     for name in (*(name for name, _ in model.named_parameters(remove_duplicate=False)), *zeros):
         if name in matching.paired and name not in given:

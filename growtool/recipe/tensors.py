@@ -26,8 +26,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
     plan, matching, widths, starts = growing.plan, growing.matching, growing.widths, growing.starts
     trace, blocks = matching.target.trace, matching.blocks
     rewritten = rewrites(matching, widths, growing.scaled)
-    first = first_names(matching.target.model)
-
+    first, heirs = first_names(matching.target.model), starts.closing.handing.heirs
     equal: dict[bytes, AxisMap] = {}
 
     # Many tensors carry the same channels in the same layout, and many sets of channels grow alike. Equal maps are one
@@ -39,7 +38,7 @@ def tensor_recipes(growing: Analysis, checkpoint: Checkpoint) -> dict[str, Tenso
 
     recipes = {}
     for name, value in matching.target.model.state_dict().items():
-        front = starts.handing.heirs.get(name)  # the gain or shift of another norm, whose values this one takes over
+        front = heirs.get(name)  # the gain or shift of another norm, whose values this one takes over
         axes = matching.paired.get(front or name, ())
         # Columns that are copied, not split, grow as if no sum ran over them; other weights make up for the copies.
         summed = [
@@ -89,18 +88,12 @@ def _implied(
 ) -> Tensor | None:
     """Return what the source would hold under a name if it had a layer there that passes its input on.
 
-    None for a tensor of any other layer.
-
-    Args:
-        name: in the target.
-        shape: in the target.
-        maps: how its dimensions grow.
-        starts: how new blocks are closed.
-        norm_eps: see `Trace`.
+    None for a tensor of any other layer. Name and shape are those in the target; for `norm_eps` see `Trace`.
     """
     before = tuple(axis.size for axis in maps) if maps else tuple(shape)  # a block with initial values has no maps
-    if name in starts.handing.unit_affine:
-        return torch.full(before, starts.handing.unit_affine[name], dtype=torch.float64)
+    unit_affine = starts.closing.handing.unit_affine
+    if name in unit_affine:
+        return torch.full(before, unit_affine[name], dtype=torch.float64)
     if name in starts.identity_layers:
         return identity_value(name, before, norm_eps.get(name))
     return None

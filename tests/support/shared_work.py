@@ -51,5 +51,5 @@ def share(patch: pytest.MonkeyPatch) -> None:
         return arguments.get(source.spec, tuple(axes), lambda: find_size_arguments(source, axes, *built))
 
     patch.setattr(TracedModel, "around", classmethod(around))
-    for module in ("spec", "whole_heads"):
+    for module in ("spec", "advice"):
         patch.setattr(f"growtool.recipe.target.{module}.find_size_arguments", found)

@@ -154,13 +154,12 @@ def _compared(closed: list[Closed], handing: Handing, matching: Matching) -> Com
         if call.path in bridges and len(call.ins) == len(call.outs) == 1:
             outs = ((call.outs[0].number, call.ins[0]),)
             closed.append(Closed(call.path, call.first, call.end, outs))
-    source_path, ignored = matching.blocks.source_name, matching.ignored
 
     def origin(path: str) -> str:
-        return source_path(handing.paths.get(path, path))
+        return matching.blocks.source_name(handing.paths.get(path, path))
 
     def skip(path: str) -> bool:
-        return path not in handing.heirs and ignored(path)
+        return path not in handing.heirs and matching.ignored(path)
 
     return compare_passes(matching.source.trace, target, closed, origin, skip, bridges, handing.numbers)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import nn
 
-from growtool.trace import Axis, ChannelGroup, GroupPair, PairedAxis, Trace, Unchanged, groups_on, within
-from growtool.trace.axes import axis_size
-from growtool.trace.pairing.pair import count_as_one
+from growtool.trace import Axis, ChannelGroup, PairedAxis, Trace, Unchanged, groups_on, within
+from growtool.trace.axes import axis_size, may_grow
+from growtool.trace.pairing.pair import as_paired, count_as_one
 from growtool.trace.table.ops import RUNNING_NORMS
 
 _INSTEAD = "use zero_out where the block has a residual connection, else stack or interleave (lossy)"
@@ -87,24 +87,28 @@ def paired_identities(
     for path, modules in blocks.items():
         prefixes = tuple(f"{module}." for module in modules)
         tensors = {name: axes for name, axes in target.tensors.items() if name.startswith(prefixes)}
-        carried = dict.fromkeys(group for axes in tensors.values() for axis in axes for group in _channels(axis))
+        groups = (group for axes in tensors.values() for axis in axes for group in groups_on(axis))
+        carried = dict.fromkeys(group for group in groups if group.fixed is None)
         known = {origins[group] for group in carried if group in origins}
-        if len(known) != 1 or None in known:
+        origin = known.pop() if len(known) == 1 else None
+        if origin is None:
             problems.append(f"{path}: net2deeper needs blocks that write the channels they read; {_INSTEAD}")
             continue
-        (origin,) = known
         origins |= dict.fromkeys(carried, origin)  # the next new block may lie between two new ones
         first, *others = carried
         for other in others:
             count_as_one(first, other, counts_as)
-        layouts |= {name: tuple(_layout(axis, origin) for axis in axes) for name, axes in tensors.items()}
+        layouts |= {name: identity_layout(axes, dict.fromkeys(carried, origin)) for name, axes in tensors.items()}
     return layouts, counts_as, problems
 
 
-def _channels(axis: Axis) -> list[ChannelGroup]:
-    return [group for group in groups_on(axis) if group.fixed is None]
+def identity_layout(axes: Iterable[Axis], origins: Mapping[ChannelGroup, ChannelGroup]) -> tuple[PairedAxis, ...]:
+    """Return the layout of a tensor of a layer that passes on what it receives, as if the source had such a layer.
 
-
-def _layout(axis: Axis, origin: ChannelGroup | None) -> PairedAxis:
-    channels = _channels(axis)
-    return PairedAxis(((GroupPair(origin, channels[0]) if channels else Unchanged(axis_size(axis)),),))
+    Args:
+        axes: of the tensor in the target.
+        origins: channel group of the target -> that of the source.
+    """
+    return tuple(
+        as_paired(axis, origins) if may_grow(axis) else PairedAxis(((Unchanged(axis_size(axis)),),)) for axis in axes
+    )

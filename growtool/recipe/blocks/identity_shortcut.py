@@ -28,22 +28,15 @@ class IdentityShortcut:
 
     Attributes:
         path: the module, e.g. `layer1.0.downsample`.
-        weight: the projection's weight, rows [0] and columns [1], a 1x1 kernel.
-        values: buffers and parameters of its norm, or the projection's own bias.
+        tensors: its weight, rows [0] and columns [1], a 1x1 kernel; then those of its norm, or its own bias.
         columns: the channels it reads.
         rows: the channels it writes; in the source they are those it reads.
     """
 
     path: str
-    weight: str
-    values: tuple[str, ...]
+    tensors: tuple[str, ...]
     columns: Axis
     rows: Axis
-
-    @property
-    def tensors(self) -> tuple[str, ...]:
-        """The weight and the values."""
-        return (self.weight, *self.values)
 
 
 def find_identity_shortcuts(
@@ -141,7 +134,7 @@ def _bridge(path: str, names: Sequence[str], model: nn.Module, target: Trace) ->
     ):
         return None
     rows, columns, *kernel = target.tensors[weights[0]]
-    values = tuple(name for name in names if name != weights[0])
+    values = [name for name in names if name != weights[0]]
     if kernel != [ONE, ONE] or any(target.tensors[name] not in ((rows,), ()) for name in values):
         return None
-    return IdentityShortcut(path, weights[0], values, columns=columns, rows=rows)
+    return IdentityShortcut(path, (weights[0], *values), columns=columns, rows=rows)

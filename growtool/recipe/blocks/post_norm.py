@@ -18,7 +18,7 @@ from growtool.library.building import eps_of
 from growtool.prove.numbers import Renormed
 from growtool.recipe.matching import Matching
 from growtool.trace.module_calls import ModuleCall, Outcome, Same
-from growtool.trace.reading.norms import NormCall, norm_call
+from growtool.trace.reading.norms import norm_call
 from growtool.trace.steps import ForwardPass, Step
 
 
@@ -141,11 +141,9 @@ class _Norm:
 
 
 def _norm(forward: ForwardPass, step: Step | None) -> _Norm | None:
-    norm = None if step is None else norm_call(step, forward)
-    return None if step is None or norm is None else _affine(forward, step.module, norm)
-
-
-def _affine(forward: ForwardPass, module: str, norm: NormCall) -> _Norm | None:
+    norm = norm_call(step, forward) if step is not None else None
+    if step is None or norm is None or norm.eps is None:
+        return None
     affine = {}
     for number, value in ((norm.gain, 1.0), (norm.shift, 0.0)):
         if number is not None:
@@ -153,4 +151,4 @@ def _affine(forward: ForwardPass, module: str, norm: NormCall) -> _Norm | None:
             if len(names) != 1:  # computed from other parameters, or tied
                 return None
             affine[names[0]] = value
-    return _Norm(module, norm.x, norm.eps, affine) if affine and norm.eps is not None else None
+    return _Norm(step.module, norm.x, norm.eps, affine) if affine else None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from growtool.errors import PlanError, format_names
 from growtool.operators.depth.cancel_out import Cancellation, pairs
 from growtool.plan.depth import CancelOut, Depth
-from growtool.recipe.blocks.closing import block_closing_of
-from growtool.recipe.blocks.post_norm import Handing
+from growtool.recipe.blocks.closing import BlockClosing, block_closing_of
 from growtool.recipe.matching import Matching
 from growtool.trace import Axis, ChannelGroup, Params, Trace, groups_on, positions
 from growtool.trace.reading.place_names import grouped
@@ -33,19 +32,15 @@ class BlockInit:
         identity_layers: tensors of layers that pass on what they receive, identity shortcuts included.
         counts_as: channel group of the target that a passing layer writes -> the group of the same channels that it
             reads.
-        dropped: module path -> entries of its signature that do nothing in a closed block.
-        handing: how blocks that end in a norm are closed.
-        difference: what the rest of the model computes differently even so, in words; None: nothing.
+        closing: what closes the blocks, and what that leaves of the rest of the model.
     """
 
-    zero: frozenset[str] = frozenset()
-    paired: Mapping[str, tuple[Positions, ...]] = field(default_factory=dict)
-    cancelling: Mapping[str, Cancellation] = field(default_factory=dict)
-    identity_layers: frozenset[str] = frozenset()
-    counts_as: Mapping[ChannelGroup, ChannelGroup] = field(default_factory=dict)
-    dropped: Mapping[str, frozenset[int]] = field(default_factory=dict)
-    handing: Handing = field(default_factory=Handing)
-    difference: str | None = None
+    zero: frozenset[str]
+    paired: Mapping[str, tuple[Positions, ...]]
+    cancelling: Mapping[str, Cancellation]
+    identity_layers: frozenset[str]
+    counts_as: Mapping[ChannelGroup, ChannelGroup]
+    closing: BlockClosing
 
     @property
     def closed(self) -> frozenset[str]:
@@ -68,16 +63,16 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
     cancelling: dict[str, Cancellation] = {}
     problems = list[tuple[str, str]]()
     gain = depth.gain if isinstance(depth, CancelOut) else 1.0
-    target, closings = matching.target.trace, block_closing_of(matching)
+    target, closing = matching.target.trace, block_closing_of(matching)
     for path, start in matching.blocks.starts():
         try:
             if start == "cancel_out":
-                closing, folded, opposite = _cancelling(path, closings.zero[path], target, gain)
-                zero |= closing
-                paired |= {name: folds for name, folds in folded.items() if name not in closings.identity_layers}
+                ends, folded, opposite = _cancelling(path, closing.zero[path], target, gain)
+                zero |= ends
+                paired |= {name: folds for name, folds in folded.items() if name not in closing.identity_layers}
                 cancelling |= opposite
             elif start == "zero_out":
-                zero |= closings.zero[path]
+                zero |= closing.zero[path]
         except _CannotStartError as why:
             problems.append((path, str(why)))
     if problems:
@@ -88,11 +83,9 @@ def block_init_of(depth: Depth | None, matching: Matching) -> BlockInit:
         zero=frozenset(zero),
         paired=paired,
         cancelling=cancelling,
-        identity_layers=closings.identity_layers | shortcuts | passing,
-        counts_as=_counts_as(closings.identity_layers, target),
-        dropped=closings.dropped,
-        handing=closings.handing,
-        difference=closings.difference,
+        identity_layers=closing.identity_layers | shortcuts | passing,
+        counts_as=_counts_as(closing.identity_layers, target),
+        closing=closing,
     )
 
 
@@ -123,7 +116,7 @@ def _cancelling(
 
     Args:
         path: of the block.
-        exits: parameters that close the block when they are zero.
+        exits: parameters that close it when they are zero.
         target: the target's trace.
         gain: see `Cancellation`.
 

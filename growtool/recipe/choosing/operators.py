@@ -1,4 +1,4 @@
-"""Choosing the operators that a plan leaves open: the first that keep the function of this model at this target."""
+"""Choosing the operators that a plan leaves open, and others where its own cannot grow the models so far."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from growtool.errors import PlanError
 from growtool.plan.depth import CancelOut, Depth, Net2Deeper, ZeroOut
 from growtool.plan.schema import Plan
 from growtool.plan.width import CentreZero, Mixture, Net2Net, Width
+from growtool.recipe.analysis import Analysis
 from growtool.recipe.matching import Matching, is_deeper, match
+from growtool.recipe.promising import promise_of
 from growtool.recipe.recipe import Recipe
 from growtool.recipe.symmetry import stay_alike
 from growtool.recipe.traced_model import TracedModel
+from growtool.recipe.widths.expand import CannotWidenError
 
 # Operators in the order in which they are tried.
 WIDTHS: tuple[Width, ...] = (Mixture(), Mixture(bank="sub_block"), CentreZero(), Net2Net())
@@ -133,3 +136,33 @@ def _name(section: Width | Depth) -> str:
     """Return the name of an operator, with its bank where the section gives one."""
     bank = getattr(section, "bank", None)
     return f"{section.operator} (bank: {bank})" if bank else section.operator
+
+
+def growing_by(plan: Plan, matching: Matching) -> Analysis:
+    """Return what the plan does; see `Analysis.by`.
+
+    Raises:
+        PlanError: channels or blocks cannot grow as the plan says; where the width operator is to blame, with another
+            one that keeps the function, if there is one.
+    """
+    try:
+        return Analysis.by(plan, matching)
+    except CannotWidenError as error:
+        raise PlanError([f"{problem}; {_remedy(plan, matching)}" for problem in error.problems]) from error
+
+
+def _remedy(plan: Plan, matching: Matching) -> str:
+    """Return what to do about a width operator that cannot: others are tried on these very models."""
+    if plan.second is not None:
+        return "choose widths that are twice those of the source"
+    for width in WIDTHS:
+        try:
+            promise, _ = promise_of(Analysis.by(plan.model_copy(update={"width": width, "overrides": ()}), matching))
+        except PlanError:
+            continue
+        if promise.kind != "lossy":
+            return f"use `width: {{operator: {width.operator}}}`, which is {promise.kind} for this target"
+    return (
+        "no other operator keeps the function for this target; choose another, `growtool advise CHECKPOINT --budget "
+        "2x-macs` proposes some that do"
+    )

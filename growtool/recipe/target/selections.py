@@ -12,7 +12,7 @@ from growtool.library.building import Shapes
 from growtool.library.paths import is_path
 from growtool.library.values import Value, leaves
 from growtool.recipe.target.closure import Closure
-from growtool.recipe.target.trials import Trials, twice_at
+from growtool.recipe.target.trials import Trials
 
 Selection = Mapping[str, frozenset[int]]  # argument -> places of numbers in it, counted through `leaves`
 Key = str | tuple[str, int]  # an argument; a path and a place in it; or "" and the value that several numbers share
@@ -50,19 +50,16 @@ def by_value(widening: Mapping[str, Value]) -> dict[Key, Selection]:
     return found
 
 
-def agreeing(
-    trials: Trials, widening: Mapping[str, Value], selections: Mapping[Key, Selection]
-) -> dict[str, frozenset[int]]:
+def agreeing(trials: Trials, selections: Mapping[Key, Selection]) -> dict[str, frozenset[int]]:
     """Return the places of each argument that may be doubled together.
 
     Args:
         trials: builds models.
-        widening: arguments that widen the model, with their values.
         selections: what is doubled as one; those that do not grow the model alone are left out.
     """
     alone: dict[Key, Shapes] = {}
     for key, selection in selections.items():
-        shapes = trials.built({name: twice_at(widening[name], places) for name, places in selection.items()})
+        shapes = trials.built({name: trials.twice_at(name, places) for name, places in selection.items()})
         if shapes is not None and _only_grows(trials, shapes):
             alone[key] = shapes
     closure = Closure(trials.shapes, trials.trace.tensors, alone)

@@ -10,16 +10,16 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from growtool.errors import CheckpointError
 from growtool.library.building import Shapes
 from growtool.library.paths import covers, is_path
-from growtool.library.values import Value, leaves
+from growtool.library.values import Value, leaves, scaled_at
 from growtool.recipe.target.deepening import Deepening
 from growtool.recipe.target.trials import Built, Trials
-from growtool.recipe.target.widening import LEAST_REACH, Widening
+from growtool.recipe.target.widening import LEAST_REACH, Found, Widening
 from growtool.recipe.traced_model import TracedModel
 from growtool.trace import inside, pair
 from growtool.trace.pairing.stretches import sequences
@@ -59,6 +59,22 @@ class SizeArguments:
     against: Mapping[str, tuple[str, float]] = field(default_factory=dict)
     unkept: str = ""
 
+    def numbers(self, name: str) -> dict[int, int | float]:
+        """Return the numbers of an argument that are scaled, by their places in it."""
+        numbers = {place: part for place, part in enumerate(leaves(self._value(name))) if not isinstance(part, str)}
+        return {place: part for place, part in numbers.items() if place in self.stages.get(name, numbers)}
+
+    def counts(self, names: Iterable[str]) -> list[tuple[str, int]]:
+        """Return the whole numbers of these arguments that are scaled, each with its argument."""
+        return [(name, n) for name in names for n in self.numbers(name).values() if isinstance(n, int)]
+
+    def scaled(self, name: str, factor: float) -> Value:
+        """Return the value of an argument with the numbers that are scaled times a factor."""
+        return scaled_at(self._value(name), factor, self.stages.get(name))
+
+    def _value(self, name: str) -> Value:
+        return self.width[name] if name in self.width else self.depth[name]
+
 
 def find_size_arguments(source: TracedModel, axes: Collection[str] = AXES, built: Built | None = None) -> SizeArguments:
     """Find the arguments by trying every number of the constructor, then further ones of its library as far as needed.
@@ -69,12 +85,11 @@ def find_size_arguments(source: TracedModel, axes: Collection[str] = AXES, built
         built: models that an earlier search for the same source built, to which those of this one are added.
     """
     library, trials = source.library, Trials(source, built)
-    deepening = Deepening(trials, tracing="depth" in axes)
-    search = _Search(trials, deepening)
-    widening = Widening(trials, search.widening, search.paired, search.neutral, search.breaking)
+    deepening, found = Deepening(trials, tracing="depth" in axes), Found()
+    search, widening = _Search(trials, deepening, found), Widening(trials, found)
     search.try_each(library.numbers(source.spec, source.model))
-    width, joint = widening.width() if "width" in axes else ({}, 0.0)
-    reaches = bool(width) and joint < math.inf and trials.reach(width, by_size=False) >= LEAST_REACH
+    width, joint = widening.width() if "width" in axes else ((), 0.0)
+    reaches = bool(width) and joint < math.inf and trials.reach(width) >= LEAST_REACH
     lacks_width = "width" in axes and not reaches
     lacks_depth = "depth" in axes and not deepening.adding
     # Each further try costs a model, and an opened spec has many numbers inside its arguments.
@@ -87,23 +102,23 @@ def find_size_arguments(source: TracedModel, axes: Collection[str] = AXES, built
     depth = deepening.arguments()
     together = deepening.apart() if library.towers else tuple(depth)[:1]
     return SizeArguments(
-        width=width,
+        width={name: trials.values[name] for name in width},
         depth=depth,
         together=together,
         joint=joint,
-        reach=trials.reach(width, by_size=False) if width else 0.0,
+        reach=trials.reach(width) if width else 0.0,
         closes=deepening.closes(together),
         stages=trials.places,
         against=deepening.against,
-        unkept=_unkept(trials, search.breaking) if "width" in axes and not width else "",
+        unkept=_unkept(trials, found.breaking) if "width" in axes and not width else "",
     )
 
 
-def _unkept(trials: Trials, breaking: Mapping[str, Value]) -> str:
+def _unkept(trials: Trials, breaking: Iterable[str]) -> str:
     """Return a clause on the first argument that would widen the model and what it changes that has to stay, or ""."""
-    for name, value in breaking.items():
+    for name in breaking:
         with contextlib.suppress(CheckpointError):
-            target = trials.traced(trials.twice({name: value}))
+            target = trials.traced(trials.twice([name]))
             problems = pair(trials.trace, target, lambda tensor: tensor)[1] if target else []
             if problems:
                 return f"with twice the {name}, {problems[0][0]}: {problems[0][1]}"
@@ -111,77 +126,66 @@ def _unkept(trials: Trials, breaking: Mapping[str, Value]) -> str:
 
 
 class _Search:
-    """What each argument does when it is doubled.
+    """Sorts arguments by what they do when they are doubled."""
 
-    Attributes:
-        widening: arguments that widen the model alone.
-        paired: two arguments each that widen it together, and that the library refuses to double alone.
-        neutral: counts that make no tensor larger (numbers of heads), alone or two that the library takes together.
-        refused: arguments that the library refuses to double alone.
-        breaking: arguments that widen much of the model and change what is fixed.
-    """
-
-    def __init__(self, trials: Trials, deepening: Deepening) -> None:
-        self._trials, self._deepening = trials, deepening
+    def __init__(self, trials: Trials, deepening: Deepening, found: Found) -> None:
+        self._trials, self._deepening, self._found = trials, deepening, found
         self._sequences = sequences(trials.shapes)
-        self.widening: dict[str, Value] = {}
-        self.paired: list[Mapping[str, Value]] = []
-        self.neutral: list[Mapping[str, Value]] = []
-        self.refused: dict[str, Value] = {}
-        self.breaking: dict[str, Value] = {}
+        self._refused: list[str] = []  # counts that the library refuses to double alone
 
     def try_each(self, numbers: Mapping[str, Value]) -> None:
         """Double each of these arguments, and sort it by what it does."""
+        self._trials.values |= numbers
+        found = self._found
         for name, value in numbers.items():
-            if is_path(name) and any(covers(other, name) for other in (*self.widening, *self._deepening.adding)):
+            if is_path(name) and any(covers(other, name) for other in (*found.widening, *self._deepening.adding)):
                 continue
-            shapes = self._trials.doubled({name: value})
+            shapes = self._trials.doubled([name])
             if _is_count(value) and self._grows_nothing(shapes):  # heads are counts
-                self.neutral.append({name: value})
-            if shapes is None and not is_path(name):
-                self.refused[name] = value
+                found.neutral.append((name,))
+            if shapes is None and not is_path(name) and isinstance(value, int):
+                self._refused.append(name)
             if shapes == self._trials.shapes:
                 continue
-            adds = self._deepening.adds(name, value, shapes)
+            adds = self._deepening.adds(name, shapes)
             if not adds and self._widens(shapes) and not self._is_known(name, shapes):
-                self.widening[name] = value
-            if self._breaks(name, value, shapes):
-                self.breaking[name] = value
+                found.widening.append(name)
+            if self._breaks(name, shapes):
+                found.breaking.append(name)
         if not self._deepening.adding:
-            for name, value in numbers.items():
-                if self._deepening.adds_against(name, value, numbers):
-                    self.widening.pop(name, None)  # a RegNet's `depth` alone makes its last blocks wider, too
+            for name in numbers:
+                if self._deepening.adds_against(name, numbers) and name in found.widening:
+                    found.widening.remove(name)  # a RegNet's `depth` alone makes its last blocks wider, too
         self._try_together()
 
     def _try_together(self) -> None:
         """Double, two at a time, counts that the library refuses alone (heads of queries and of keys)."""
-        counts = [(name, value) for name, value in self.refused.items() if isinstance(value, int)]
-        for (name, value), (other, second) in itertools.combinations(counts, 2):
-            both = {name: value, other: second}
-            if both in (*self.neutral, *self.paired):
+        values, found = self._trials.values, self._found
+        for both in itertools.combinations(self._refused, 2):
+            if both in (*found.neutral, *found.paired):
                 continue
             shapes = self._trials.doubled(both)
             if self._grows_nothing(shapes):
-                if value == second:
-                    self.neutral.append(both)
+                if values[both[0]] == values[both[1]]:
+                    found.neutral.append(both)
             elif self._widens(shapes):
-                self.paired.append(both)
+                found.paired.append(both)
 
     def _widens(self, shapes: Shapes | None) -> bool:
         return shapes is not None and not self._only_adds_blocks(shapes) and self._trials.keeps_what_is_fixed(shapes)
 
-    def _breaks(self, name: str, value: Value, shapes: Shapes | None) -> bool:
+    def _breaks(self, name: str, shapes: Shapes | None) -> bool:
         """Return whether the argument widens much of the model, and changes what is fixed with it."""
         return (
             shapes is not None
             and shapes.keys() >= self._trials.shapes.keys()
             and not self._trials.keeps_what_is_fixed(shapes)
-            and self._trials.reach({name: value}, by_size=False) >= LEAST_REACH
+            and self._trials.reach([name]) >= LEAST_REACH
         )
 
     def _is_known(self, name: str, shapes: Shapes | None) -> bool:
         """Return whether a path does the same as an argument that is known to widen the model."""
-        return is_path(name) and any(shapes == self._trials.doubled({other: v}) for other, v in self.widening.items())
+        return is_path(name) and any(shapes == self._trials.doubled([other]) for other in self._found.widening)
 
     def _grows_nothing(self, shapes: Shapes | None) -> bool:
         """Return whether no tensor grows; tables by head size shrink where there are more heads."""

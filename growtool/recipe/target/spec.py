@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from growtool.errors import CheckpointError, PlanError, format_names
 from growtool.library import ModelSpec, build, library_of
 from growtool.library.paths import is_path
-from growtool.library.values import Value, as_lists, leaves, scaled_at, times, with_leaves
+from growtool.library.values import Value, as_lists, leaves, times, with_leaves
 from growtool.plan.target import Scale, Target, factor_text
 from growtool.recipe.target.rounding import even_ratios
 from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
@@ -126,7 +126,7 @@ def _kept_stages(scale: Scale, size_arguments: SizeArguments) -> tuple[str, ...]
     stages = size_arguments.stages.get(name)
     if not isinstance(scale.depth, float) or stages is None or len(stages) == len(leaves(value)):
         return ()
-    old, new = list(leaves(value)), list(leaves(scaled_at(value, scale.depth, stages)))
+    old, new = list(leaves(value)), list(leaves(size_arguments.scaled(name, scale.depth)))
     return (
         f"depth: {name} {old} become {new}; the other stages stay, as they have no block to copy and new ones no "
         "residual connection to start closed with",
@@ -151,9 +151,8 @@ def scaled_spec(scale: Scale, base: TracedModel, size_arguments: SizeArguments) 
     if wider is not None:
         if not size_arguments.width:
             problems.append(_unreachable("width", base.spec, size_arguments.unkept))
-        for name, value in size_arguments.width.items():
-            args[name] = scaled_at(value, wider, size_arguments.stages.get(name))
-        problems += _not_whole("width", size_arguments.width, wider, size_arguments.stages)
+        args |= {name: size_arguments.scaled(name, wider) for name in size_arguments.width}
+        problems += _not_whole("width", size_arguments.counts(size_arguments.width), wider)
     if scale.depth is not None and scale.depth != 1:
         if not size_arguments.depth:
             problems.append(_unreachable("depth", base.spec))
@@ -178,10 +177,9 @@ def scaled_spec(scale: Scale, base: TracedModel, size_arguments: SizeArguments) 
 def _depths(depth: float | tuple[int, ...], size_arguments: SizeArguments) -> tuple[dict[str, Value], list[str]]:
     """Return the arguments that add blocks with their new values, and a line for each that cannot be so."""
     if isinstance(depth, float):
-        values = {name: size_arguments.depth[name] for name in size_arguments.together}
-        stages = size_arguments.stages
-        wrong = [line for name in values for line in _not_whole("depth", {name: values[name]}, depth, stages)]
-        return {name: scaled_at(value, depth, stages.get(name)) for name, value in values.items()}, wrong
+        names = size_arguments.together
+        wrong = [line for name in names for line in _not_whole("depth", size_arguments.counts([name]), depth)]
+        return {name: size_arguments.scaled(name, depth) for name in names}, wrong
     # numbers of blocks, stage by stage: those of the first argument alone
     name = size_arguments.together[0]
     value = size_arguments.depth[name]
@@ -210,21 +208,16 @@ def _let_fall(args: dict[str, Any], size_arguments: SizeArguments) -> list[str]:
     return remarks
 
 
-def _not_whole(
-    what: str, size_arguments: Mapping[str, Value], factor: float, places: Mapping[str, Collection[int]]
-) -> list[str]:
+def _not_whole(what: str, counts: Sequence[tuple[str, int]], factor: float) -> list[str]:
     """Return a line if some count would become a fraction, with the nearest factors that work."""
-    broken, counts = [], []
-    for name, value in size_arguments.items():
-        for place, part in enumerate(leaves(value)):
-            if isinstance(part, int) and place in places.get(name, (place,)):
-                counts.append(part)
-                product = times(part, factor)
-                if not isinstance(product, int):
-                    broken.append(f"{name} {part} x {factor_text(factor)} = {product:g}")
+    broken = [
+        f"{name} {count} x {factor_text(factor)} = {product:g}"
+        for name, count in counts
+        if not isinstance(product := times(count, factor), int)
+    ]
     if not broken:
         return []
-    step = math.gcd(*counts)
+    step = math.gcd(*(count for _, count in counts))
     nearest = " or ".join(
         factor_text(Fraction(n, step)) for n in (math.floor(factor * step), math.ceil(factor * step)) if n > step
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from torch import nn
 
@@ -29,6 +29,7 @@ class Trials:
         source: the small model.
         trace: its trace.
         shapes: of the source's tensors.
+        values: arguments that are tried, with their values in the source.
         places: argument that is doubled in some of its places only -> these places, counted through `leaves`.
 
     Args:
@@ -39,6 +40,7 @@ class Trials:
     def __init__(self, source: TracedModel, built: Built | None = None) -> None:
         self.source, self.trace = source, source.trace
         self.shapes = shapes_of(source.model)
+        self.values: dict[str, Value] = {}
         self.places: dict[str, frozenset[int]] = {}
         self._models: Built = {} if built is None else built
 
@@ -82,21 +84,25 @@ class Trials:
                 logging.disable(before)
         return self._models[key]
 
-    def twice(self, size_arguments: Mapping[str, Value]) -> dict[str, Value]:
-        """Return the arguments with their values doubled, each in its `places` where it has some."""
-        return {name: twice_at(value, self.places.get(name)) for name, value in size_arguments.items()}
+    def twice(self, names: Iterable[str]) -> dict[str, Value]:
+        """Return arguments with their values doubled, each in its `places` where it has some."""
+        return {name: self.twice_at(name, self.places.get(name)) for name in names}
 
-    def doubled(self, size_arguments: Mapping[str, Value]) -> Shapes | None:
+    def twice_at(self, name: str, places: Collection[int] | None) -> Value:
+        """Return the value of an argument with the numbers in these places doubled; None: all of them."""
+        return scaled_at(self.values[name], 2, places)
+
+    def doubled(self, names: Iterable[str]) -> Shapes | None:
         """Return the shapes of the model with these arguments doubled, or None if its library refuses them."""
-        return self.built(self.twice(size_arguments))
+        return self.built(self.twice(names))
 
-    def jointly_grown(self, size_arguments: Mapping[str, Value]) -> float:
+    def jointly_grown(self, names: Iterable[str]) -> float:
         """Return how many products of two activations and softmaxes run over channels that grow with these arguments.
 
         Infinity if the library refuses the model, if it does not run, or if its tensors do not match the source's.
         """
         try:
-            target = self.traced(self.twice(size_arguments))
+            target = self.traced(self.twice(names))
         except CheckpointError:
             return math.inf
         if target is None:
@@ -126,14 +132,14 @@ class Trials:
         """Return whether the model has the source's tensors and no others, and keeps what is fixed."""
         return shapes.keys() == self.shapes.keys() and self.keeps_what_is_fixed(shapes)
 
-    def reach(self, size_arguments: Mapping[str, Value], *, by_size: bool) -> float:
+    def reach(self, names: Collection[str], *, by_size: bool = False) -> float:
         """Return the share, 0 to 1, of the tensors that may grow that do so with these arguments.
 
         Args:
-            size_arguments: are doubled.
+            names: the arguments.
             by_size: whether tensors count by their number of elements, rather than one each.
         """
-        shapes = self.doubled(size_arguments) if size_arguments else self.shapes
+        shapes = self.doubled(names) if names else self.shapes
         growable = {
             name: math.prod(shape) if by_size else 1
             for name, shape in self.shapes.items()
@@ -141,8 +147,3 @@ class Trials:
         }
         grown = sum(size for name, size in growable.items() if shapes and shapes[name] != self.shapes[name])
         return grown / max(sum(growable.values()), 1)
-
-
-def twice_at(value: Value, places: Collection[int] | None) -> Value:
-    """Return a value with the numbers in these places doubled; None: all of them."""
-    return scaled_at(value, 2, places)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 from growtool.library.building import Shapes
 from growtool.library.paths import is_path
-from growtool.library.values import Value
 from growtool.recipe.target.selections import agreeing, by_argument, by_place, by_value
 from growtool.recipe.target.trials import Trials
 from growtool.trace.axes import may_grow
@@ -25,6 +25,26 @@ _COMPARED = 6  # sets of arguments compared so
 _BUILT = 8  # sets of arguments of one size that are built, those that promise most
 
 
+Names = tuple[str, ...]  # arguments that are doubled together
+
+
+@dataclass
+class Found:
+    """What arguments do when they are doubled, as far as they have been tried.
+
+    Attributes:
+        widening: arguments that widen the model alone.
+        paired: pairs of arguments that widen it together, and that the library refuses to double alone.
+        neutral: counts that make no tensor larger (numbers of heads), alone or two that the library takes together.
+        breaking: arguments that widen much of the model and, alone, change what is fixed (the size of heads).
+    """
+
+    widening: list[str] = field(default_factory=list)
+    paired: list[Names] = field(default_factory=list)
+    neutral: list[Names] = field(default_factory=list)
+    breaking: list[str] = field(default_factory=list)
+
+
 class Widening:
     """The arguments that widen a model, found by doubling them alone and together.
 
@@ -32,45 +52,34 @@ class Widening:
 
     Args:
         trials: builds models.
-        widening: arguments that widen the model alone; may grow between calls.
-        paired: pairs of arguments that widen it together, and that the library refuses to double alone; likewise.
-        neutral: arguments that make no tensor larger, one by one or two that agree (numbers of heads); likewise.
-        breaking: arguments that widen much of the model and, alone, change what is fixed (the size of heads); likewise.
+        found: what is known of single arguments; may grow between calls.
     """
 
-    def __init__(
-        self,
-        trials: Trials,
-        widening: Mapping[str, Value],
-        paired: Sequence[Mapping[str, Value]],
-        neutral: Sequence[Mapping[str, Value]],
-        breaking: Mapping[str, Value],
-    ) -> None:
-        self._trials, self._widening, self._paired, self._neutral = trials, widening, paired, neutral
-        self._breaking = breaking
+    def __init__(self, trials: Trials, found: Found) -> None:
+        self._trials, self._found = trials, found
         self._combined = frozenset[str]()  # the widening arguments that the last call of `width` knew
 
-    def width(self) -> tuple[dict[str, Value], float]:
+    def width(self) -> tuple[Names, float]:
         """Return the arguments that together bring most dimensions nearest to double, and their joint number.
 
         Of sets that cost nearly the same, one is preferred after which attention (products, softmax) meets no grown
         channels. No arguments, and 0, if no set reaches much of the model.
         """
-        self._combined = frozenset(self._widening)
+        self._combined = frozenset(self._found.widening)
         unscaled = self._cost(self._trials.shapes)
         feasible = sorted(self._feasible(unscaled), key=lambda entry: entry[0])
         limit = feasible[0][0] + _SLACK * unscaled if feasible else 0.0
-        cheap = [size_arguments for cost, size_arguments in feasible if cost <= limit]
-        best: tuple[dict[str, Value], float] = ({}, 0.0)
-        for size_arguments, joint in self._running_first(cheap[:_COMPARED]):
-            candidate = self._with_heads(size_arguments, joint)
+        cheap = [names for cost, names in feasible if cost <= limit]
+        best: tuple[Names, float] = ((), 0.0)
+        for names, joint in self._running_first(cheap[:_COMPARED]):
+            candidate = self._with_heads(names, joint)
             if not best[0] or candidate[1] < best[1]:
                 best = candidate
             if candidate[1] == 0:
                 break
         return self._extended(*best) if best[0] else best
 
-    def further(self, width: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
+    def further(self, width: Names, joint: float) -> tuple[Names, float]:
         """Return arguments that agree on being twice as wide, once more arguments are known to widen the model.
 
         Sets of arguments are compared as before, unless the new ones are paths, of which there are too many. Then all
@@ -80,59 +89,55 @@ class Widening:
             width: arguments that reach little of the model, kept where nothing reaches further.
             joint: their joint number.
         """
-        new = self._widening.keys() - self._combined
+        new = set(self._found.widening) - self._combined
         if new and not any(map(is_path, new)):
             again = self.width()
             width, joint = again if again[0] and (not width or again[1] < joint) else (width, joint)
-        least_reach = max(LEAST_REACH, self._trials.reach(width, by_size=False) if width else 0.0)
-        for selections in (by_argument(self._widening), by_place(self._widening), by_value(self._widening)):
-            chosen = agreeing(self._trials, self._widening, selections)
-            size_arguments = {name: self._widening[name] for name in chosen}
-            before = dict(self._trials.places)
+        least_reach = max(LEAST_REACH, self._trials.reach(width) if width else 0.0)
+        widening = {name: self._trials.values[name] for name in self._found.widening}
+        for selections in (by_argument(widening), by_place(widening), by_value(widening)):
+            chosen = agreeing(self._trials, selections)
+            names, before = tuple(chosen), dict(self._trials.places)
             # from here on, `doubled` doubles these places alone
-            self._trials.places |= {name: at for name, at in chosen.items() if isinstance(size_arguments[name], tuple)}
-            if (
-                size_arguments
-                and self._fits(size_arguments)
-                and self._trials.reach(size_arguments, by_size=False) >= least_reach
-            ):
-                candidate = self._with_heads(size_arguments, self._trials.jointly_grown(size_arguments))
+            self._trials.places |= {name: at for name, at in chosen.items() if isinstance(widening[name], tuple)}
+            if names and self._fits(names) and self._trials.reach(names) >= least_reach:
+                candidate = self._with_heads(names, self._trials.jointly_grown(names))
                 if candidate[1] < math.inf and (not width or candidate[1] <= joint):
                     return candidate
             self._trials.places = before
         return width, joint
 
-    def _feasible(self, unscaled: float) -> Iterator[tuple[float, dict[str, Value]]]:
+    def _feasible(self, unscaled: float) -> Iterator[tuple[float, Names]]:
         """Yield sets of arguments that the library accepts together and that cost less than `unscaled`, fewest first.
 
         The cost comes first in each pair. Larger sets are not tried once a set of some size doubles everything.
         """
         # A Llama of one key head: twice the width alone widens that head, whose size rotary tables fix.
-        for (name, value), neutral in itertools.product(self._breaking.items(), self._neutral):
-            size_arguments = {name: value, **neutral}
-            cost = self._cost_of(size_arguments)
+        for name, neutral in itertools.product(self._found.breaking, self._found.neutral):
+            names = _united((name,), neutral)
+            cost = self._cost_of(names)
             if cost < unscaled:
-                yield cost, size_arguments
+                yield cost, names
         for count in range(1, _MOST_TOGETHER + 1):
             perfect = False
             for steps in self._promising(count):
-                size_arguments = {name: value for step in steps for name, value in step.items()}
-                cost = self._cost_of(size_arguments)
+                names = _united(*steps)
+                cost = self._cost_of(names)
                 perfect = perfect or cost == 0
                 if cost < unscaled:
-                    yield cost, size_arguments
+                    yield cost, names
             if perfect:
                 return
 
-    def _steps(self) -> list[Mapping[str, Value]]:
-        return [*({name: value} for name, value in self._widening.items()), *self._paired]
+    def _steps(self) -> list[Names]:
+        return [*((name,) for name in self._found.widening), *self._found.paired]
 
-    def _promising(self, count: int) -> list[tuple[Mapping[str, Value], ...]]:
+    def _promising(self, count: int) -> list[tuple[Names, ...]]:
         """Return the sets of `count` steps that would cost least if each did together what it does alone."""
         sets = itertools.combinations(self._steps(), count)
         return sorted(sets, key=lambda steps: self._cost(self._foreseen(steps)))[:_BUILT]
 
-    def _foreseen(self, steps: Iterable[Mapping[str, Value]]) -> Shapes:
+    def _foreseen(self, steps: Iterable[Names]) -> Shapes:
         """Return the shapes that steps would give together if each multiplied sizes as it does alone.
 
         Building a model for every set would take far longer; sizes alone tell which sets are worth it.
@@ -160,64 +165,70 @@ class Widening:
                     cost += abs(new / old - 2)
         return cost
 
-    def _cost_of(self, size_arguments: Mapping[str, Value]) -> float:
+    def _cost_of(self, names: Names) -> float:
         """Return the cost of doubled arguments; infinity if the library refuses them or they change what is fixed."""
-        shapes = self._trials.doubled(size_arguments)
+        shapes = self._trials.doubled(names)
         if shapes is None or not shapes.keys() >= self._trials.shapes.keys():
             return math.inf
         return self._cost(shapes) if self._trials.keeps_what_is_fixed(shapes) else math.inf
 
-    def _running_first(self, sets: Iterable[dict[str, Value]]) -> Iterator[tuple[dict[str, Value], float]]:
+    def _running_first(self, sets: Iterable[Names]) -> Iterator[tuple[Names, float]]:
         """Yield the sets of arguments that reach at least LEAST_REACH of the model, with their joint numbers.
 
         Those of an infinite joint number come last: each costs a trace per argument that may be what it lacks.
         """
-        infinite = list[dict[str, Value]]()
-        for size_arguments in sets:
-            if max(self._trials.reach(size_arguments, by_size=by_size) for by_size in (True, False)) < LEAST_REACH:
+        infinite = list[Names]()
+        for names in sets:
+            if max(self._trials.reach(names, by_size=by_size) for by_size in (True, False)) < LEAST_REACH:
                 continue
-            joint = self._trials.jointly_grown(size_arguments)
+            joint = self._trials.jointly_grown(names)
             if joint < math.inf:
-                yield size_arguments, joint
+                yield names, joint
             else:
-                infinite.append(size_arguments)
-        yield from ((size_arguments, math.inf) for size_arguments in infinite)
+                infinite.append(names)
+        yield from ((names, math.inf) for names in infinite)
 
-    def _with_heads(self, size_arguments: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
+    def _with_heads(self, names: Names, joint: float) -> tuple[Names, float]:
         """Add arguments that keep the head size, so that attention meets fewer grown channels.
 
         Returns:
             The arguments, and their joint number.
         """
-        for neutral in self._neutral:
+        for neutral in self._found.neutral:
             if joint == 0:
                 break
-            joint_with = self._trials.jointly_grown({**size_arguments, **neutral})
+            with_heads = _united(names, neutral)
+            joint_with = self._trials.jointly_grown(with_heads)
             if joint_with < joint:
-                size_arguments, joint = {**size_arguments, **neutral}, joint_with
+                names, joint = with_heads, joint_with
         if joint < math.inf:
-            return size_arguments, joint
+            return names, joint
         # It does not run so: perhaps an argument is missing that has to be equal to one of these. One is tried at a
         # time, since no model is known that lacks two, and each pair would cost a trace.
         for step in self._steps():
-            extended = {**size_arguments, **step}
-            if not step.keys() <= size_arguments.keys() and self._trials.jointly_grown(extended) == 0:
+            extended = _united(names, step)
+            if extended != names and self._trials.jointly_grown(extended) == 0:
                 return extended, 0.0
-        return size_arguments, joint
+        return names, joint
 
-    def _extended(self, size_arguments: dict[str, Value], joint: float) -> tuple[dict[str, Value], float]:
+    def _extended(self, names: Names, joint: float) -> tuple[Names, float]:
         """Add one step after the other, where more dimensions then double and the joint number does not rise."""
-        cost = self._cost_of(size_arguments)
+        cost = self._cost_of(names)
         for step in self._steps():
-            if not cost or step.keys() <= size_arguments.keys():
+            extended = _united(names, step)
+            if not cost or extended == names:
                 continue
-            extended = {**size_arguments, **step}
             lower = self._cost_of(extended)
             if lower < cost and self._trials.jointly_grown(extended) <= joint:
-                size_arguments, cost = extended, lower
-        return size_arguments, joint
+                names, cost = extended, lower
+        return names, joint
 
-    def _fits(self, size_arguments: Mapping[str, Value]) -> bool:
+    def _fits(self, names: Names) -> bool:
         """Return whether the model of doubled arguments has the same tensors, and keeps what is fixed."""
-        shapes = self._trials.doubled(size_arguments)
+        shapes = self._trials.doubled(names)
         return shapes is not None and self._trials.keeps_tensors(shapes)
+
+
+def _united(*names: Names) -> Names:
+    """Return all of these arguments, each once."""
+    return tuple(dict.fromkeys(itertools.chain(*names)))

@@ -37,7 +37,7 @@ class Widths:
 
     Attributes:
         expansions: how each set of channels grows, those that stay included.
-        changes: the groups that grow.
+        changes: set of channels that grows -> the change of its group.
         blanks: what the blank channels of a set go through; sets without blanks are absent.
         every_tensor: whether the operator also makes the tensors that do not grow.
         in_pairs: whether new units that nothing reads yet come in pairs.
@@ -45,7 +45,7 @@ class Widths:
     """
 
     expansions: Mapping[GroupPair, Expansion]
-    changes: tuple[WidthChange, ...]
+    changes: Mapping[GroupPair, WidthChange]
     blanks: Mapping[ChannelGroup, BlankPropagation]
     every_tensor: bool = False
     in_pairs: bool = False
@@ -88,10 +88,10 @@ def expand_widths(plan: Plan, matching: Matching, lockstep: Lockstep, starts: Bl
     if abilities.blanks:
         scaled = scaling_of(plan, matching, lockstep, widths.of_target, starts)
         widths = _with_blanks(widths, matching, abilities, starts.closed, scaled)
-    return replace(widths, changes=_with_origins(widths, matching.target.trace.names))
+    return replace(widths, changes=_with_origins(widths))
 
 
-def _expanded(plan: Plan, matching: Matching) -> tuple[dict[GroupPair, Expansion], tuple[WidthChange, ...]]:
+def _expanded(plan: Plan, matching: Matching) -> tuple[dict[GroupPair, Expansion], dict[GroupPair, WidthChange]]:
     """Return how each set of channels grows if the new ones are all copies, and which groups grow.
 
     Raises:
@@ -101,41 +101,36 @@ def _expanded(plan: Plan, matching: Matching) -> tuple[dict[GroupPair, Expansion
     for growth, name in matching.carried():
         tensors[growth].add(name)
     names, words = matching.target.trace.names, channels_of(matching.target.trace)
-    expansions: dict[GroupPair, Expansion] = {}
-    changes, refused = list[WidthChange](), list[WidthChange]()
+    expansions, changes = dict[GroupPair, Expansion](), dict[GroupPair, WidthChange]()
+    refused = list[WidthChange]()
     for growth, carriers in tensors.items():
         before, after = growth.sizes
         if before == after:
             expansions[growth] = Expansion.identity(before)
             continue
+        assert plan.width is not None, "an operator is chosen for whatever a plan leaves open"
         name = names[growth.target]
-        changes.append(WidthChange(name, words[growth.target], before, after, len(carriers)))
-        if plan.width is None:
-            continue
+        changes[growth] = WidthChange(name, words[growth.target], before, after, len(carriers))
         operator = OPERATORS[plan.width.operator].implementation()
         generator = generator_for(plan.seed, f"expansion of {name}")
         try:
             expansions[growth] = operator.expand(before, after, generator)
         except ValueError:
-            refused.append(changes[-1])
-    assert plan.width is not None or not changes, "an operator is chosen for whatever a plan leaves open"
+            refused.append(changes[growth])
     if plan.width is not None and refused:
         channels = format_names([str(change) for change in alike(refused)], 3)
         raise CannotWidenError([f"{channels}: {plan.width.operator} takes whole multiples"])
-    return expansions, tuple(changes)
+    return expansions, changes
 
 
-def _with_origins(widths: Widths, names: Mapping[ChannelGroup, str]) -> tuple[WidthChange, ...]:
+def _with_origins(widths: Widths) -> dict[GroupPair, WidthChange]:
     """Return the changes with the number of copies among new channels, and with what blanks hold."""
-    wider = [growth for growth in widths.expansions if growth.sizes[0] != growth.sizes[1]]
-    growths = {(names[growth.target], growth.sizes[0]): growth for growth in wider}
-    changes = []
-    for change in widths.changes:
-        growth = growths[change.group, change.before]
+    changes = {}
+    for growth, change in widths.changes.items():
         passed = widths.blanks.get(growth.target)
         copies = change.after - change.before - int(widths.expansions[growth].blank.sum())
-        changes.append(replace(change, copies=copies, holds=passed.blank if passed else None))
-    return tuple(changes)
+        changes[growth] = replace(change, copies=copies, holds=passed.blank if passed else None)
+    return changes
 
 
 def _new_units(

@@ -13,7 +13,7 @@ from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
 from growtool.errors import GrowtoolError
-from growtool.library.values import Value, leaves
+from growtool.library.values import leaves
 from growtool.plan.target import Scale, factor_as_written
 from growtool.recipe.target.size_arguments import SizeArguments
 from growtool.recipe.target.spec import scaled_spec
@@ -69,7 +69,7 @@ class Scaling:
     def width_factors(self) -> list[Fraction]:
         """The ascending factors above 1 for which every width is whole; the last ones exceed the budget."""
         widths = self._size_arguments.width
-        counts = [n for name in widths for n in self._growing(name, widths[name]).values() if isinstance(n, int)]
+        counts = [count for _, count in self._size_arguments.counts(widths)]
         step = math.gcd(*counts) if counts else _FINEST
         step = max((d for d in range(1, step + 1) if step % d == 0 and d <= _FINEST), default=1)
         if not widths:
@@ -88,14 +88,14 @@ class Scaling:
         if len(self._size_arguments.together) > 1:
             return [self._factors(self._size_arguments.together)]
         value = self._size_arguments.depth[self._depth_name]
-        growing = {place: int(n) for place, n in self._growing(self._depth_name, value).items()}
+        growing = {place: int(n) for place, n in self._size_arguments.numbers(self._depth_name).items()}
         source = tuple(int(n) for n in leaves(value) if not isinstance(n, str))
         units = (2, 1) if all(n % 2 == 0 for n in growing.values()) else (1,)
         return [self._deeper(source, growing, unit) for unit in units]
 
     def _factors(self, stacks: Sequence[str]) -> list[Fraction]:
         """Return the factors that give each stack a whole number of blocks."""
-        counts = [int(n) for name in stacks for n in self._growing(name, self._size_arguments.depth[name]).values()]
+        counts = [count for _, count in self._size_arguments.counts(stacks)]
         return _above_one(math.gcd(*counts), self._most_blocks)
 
     @property
@@ -112,11 +112,6 @@ class Scaling:
         steps = 2 * max(growing.values())
         found = [deeper(k / steps) for k in range(steps + 1, math.ceil(steps * self._most_blocks))]
         return [depths for depths in dict.fromkeys(found) if depths != source]
-
-    def _growing(self, name: str, value: Value) -> dict[int, int | float]:
-        """Return the numbers of an argument that grow, by their place in it."""
-        numbers = {place: part for place, part in enumerate(leaves(value)) if not isinstance(part, str)}
-        return {place: n for place, n in numbers.items() if place in self._size_arguments.stages.get(name, numbers)}
 
     def spec(self, width: Fraction | None, depths: Blocks | None) -> ModelSpec:
         """Return the spec that a plan with this scale leads to.

@@ -1,19 +1,21 @@
-"""What to say where a plan's arguments would cut heads in two: sizes nearby at which heads keep their size."""
+"""What to say where a target is refused: sizes nearby at which heads stay whole, and larger models by their names."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from growtool.library.values import Value, as_lists, leaves, scaled_at
+from growtool.library.values import as_lists, leaves
 from growtool.plan.target import Target
 from growtool.recipe.target.size_arguments import SizeArguments, find_size_arguments
 from growtool.recipe.traced_model import TracedModel
 from growtool.trace import Trace, channels_of
 
 _PROPOSED = 2  # sizes at most
+_NAMED = 4  # architectures at most
 
 
 def head_advice(
@@ -44,7 +46,7 @@ def head_advice(
     distance = {near: abs(near - factor) for factor in asked for near in _factors(factor, size_arguments)}
     proposed: list[str] = []
     for factor in sorted(distance, key=lambda factor: (distance[factor], factor)):
-        args = {name: as_lists(value) for name, value in _scaled(size_arguments, factor).items()}
+        args = {name: as_lists(size_arguments.scaled(name, float(factor))) for name in size_arguments.width}
         if len(proposed) < _PROPOSED and accepted(Target(model_args={**target.model_args, **args})):
             proposed.append(_told(args))
     if not proposed:
@@ -66,22 +68,9 @@ def _breaks(before: tuple[int, ...], after: tuple[int, ...] | None) -> bool:
 
 def _factors(asked: float, size_arguments: SizeArguments) -> set[Fraction]:
     """Return the nearest factors above 1 on either side: fractions at which every count stays whole, and integers."""
-    counts = [
-        part
-        for name, value in size_arguments.width.items()
-        for place, part in enumerate(leaves(value))
-        if isinstance(part, int) and place in size_arguments.stages.get(name, (place,))
-    ]
-    steps = {math.gcd(*counts), 1}
+    steps = {math.gcd(*(count for _, count in size_arguments.counts(size_arguments.width))), 1}
     nearest = {Fraction(rounded(asked * step), step) for step in steps for rounded in (math.floor, math.ceil)}
     return {factor for factor in nearest if factor > 1}
-
-
-def _scaled(size_arguments: SizeArguments, factor: Fraction) -> Mapping[str, Value]:
-    return {
-        name: scaled_at(value, float(factor), size_arguments.stages.get(name))
-        for name, value in size_arguments.width.items()
-    }
 
 
 def _told(args: Mapping[str, Any]) -> str:
@@ -92,3 +81,18 @@ def _told(args: Mapping[str, Any]) -> str:
 
 def _sizes(sizes: tuple[int, ...]) -> str:
     return ", ".join(map(str, sizes))
+
+
+def sibling_advice(source: TracedModel, accepted: Callable[[Target], bool]) -> str:
+    """Return what to say where no argument makes a model wider: which larger models the plan reaches by their names.
+
+    Args:
+        source: the model that grows.
+        accepted: returns whether the plan can be carried out with another target.
+    """
+    library = source.library
+    larger = library.larger(source.spec, source.model)
+    reached = list(itertools.islice((name for name in larger if accepted(Target(model=name))), _NAMED))
+    if not reached:
+        return f"target: {library.name} registers no larger model of its family that this plan grows it into either"
+    return f"target: name a larger model of the family, `target: {{model: NAME}}`: {', '.join(reached)}"
