@@ -34,6 +34,7 @@ from growtool.recipe import Recipe
 from growtool.recipe.recipe import NewUnits
 
 
+@single_threaded()
 def steepest(recipe: Recipe, told: Remark) -> Mapping[str, Tensor]:
     """Return the tensors of the target whose new units lie along the largest gradients, by name, in the file's types.
 
@@ -45,12 +46,11 @@ def steepest(recipe: Recipe, told: Remark) -> Mapping[str, Tensor]:
         PlanError: the images cannot be used, the loss is not finite, or a type cannot hold the weights.
         CheckpointError: an image cannot be read.
     """
-    with single_threaded():
-        model = in_memory(recipe)
-        before = model.state_dict()
-        state = dict(before)
-        for units, (M_OK1, xx_K1K1) in _sums(recipe, model, told).items():
-            _place(recipe, units, M_OK1, xx_K1K1, state)
+    model = in_memory(recipe)
+    before = model.state_dict()
+    state = dict(before)
+    for units, (M_OK1, xx_K1K1) in _sums(recipe, model, told).items():
+        _place(recipe, units, M_OK1, xx_K1K1, state)
     changed = {name: tensor for name, tensor in state.items() if tensor is not before[name]}
     return all_in_type({name: tensor.detach() for name, tensor in changed.items()}, recipe.infos, remedy=WIDER)
 

@@ -72,6 +72,7 @@ class Proof:
         }
 
 
+@single_threaded()
 def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Proof | None:
     """Run source and target on random inputs, and check that the promise holds; None if the plan switched that off.
 
@@ -98,7 +99,7 @@ def prove(recipe: Recipe, written: Checkpoint, device: torch.device = CPU) -> Pr
     # Numbers that float32 holds, so that arithmetic in float64 gets the same inputs.
     inputs = random_inputs(recipe.source.spec, recipe.models[0], count, seed).to(torch.float32)
     first = torch.float64 if "F64" in types else torch.float32
-    with single_threaded(), in_use(device, tf32=False):
+    with in_use(device, tf32=False):
         plain, decisive = _compared(recipe, written, inputs, first, device)
         if recipe.promise.kind != "lossy" and not decisive.within(tolerance) and first != torch.float64:
             plain, decisive = _compared(recipe, written, inputs, torch.float64, device)
@@ -135,8 +136,7 @@ def _too_coarse(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
         return None
     dtype, source = getattr(torch, name), recipe.source
     rounded = _Rounded(**{f.name: getattr(source, f.name) for f in fields(Checkpoint)}, rounded_to=dtype)
-    with single_threaded():
-        alone = compare(source, rounded, inputs, dtype=torch.float64)
+    alone = compare(source, rounded, inputs, dtype=torch.float64)
     if alone.within(tolerance):
         return None
     smallest = torch.finfo(dtype).smallest_normal
@@ -167,8 +167,7 @@ def _amplified(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
     }
     wide = replace(recipe, tensors=tensors, form=None)
     target = InMemory(Path("grown in float64"), recipe.target, wide.infos, {}, state=grown_tensors(wide))
-    with single_threaded():
-        _, decisive = _compared(wide, target, inputs, torch.float64, CPU)
+    _, decisive = _compared(wide, target, inputs, torch.float64, CPU)
     if not decisive.within(tolerance):
         return _all_rounding(target, inputs.to(torch.float64), decisive)
     return (
@@ -181,8 +180,7 @@ def _amplified(recipe: Recipe, inputs: Inputs, tolerance: float) -> str | None:
 def _all_rounding(target: Checkpoint, inputs: Inputs, found: Comparison) -> str | None:
     """Return why rounding is to blame, if almost equal inputs move the grown model as far as it is off; else None."""
     model = StreamedModel(target, torch.float64)
-    with single_threaded():
-        a, b = (model.outputs(x) for x in (inputs, inputs.scaled(1 + _NUDGE)))
+    a, b = (model.outputs(x) for x in (inputs, inputs.scaled(1 + _NUDGE)))
     moved = max(float((x - y).abs().max()) for x, y in zip(a, b, strict=True))
     if found.relative_difference < _BLOWN_UP or not moved >= found.max_abs / 100:  # `not >=`: a nan is no rounding
         return None
