@@ -11,7 +11,7 @@ This is an abstract interpretation: a state tells of a tensor's blank channels (
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from growtool.algebra.expansion import Blank, Expansion, Fill
@@ -20,7 +20,7 @@ from growtool.prove.blanks.norms import require_gains_of_their_own
 from growtool.prove.blanks.state import AbstractState, BlankPass
 from growtool.prove.blanks.transfer import state_after
 from growtool.prove.blanks.writers import writers_of_norms, writes_alone
-from growtool.trace import Axis, ChannelGroup, Trace, groups_on
+from growtool.trace import ChannelGroup, Trace
 from growtool.trace.steps import Step
 
 _TRANSFORMED = "weights are transformed (standardised, say) before use"
@@ -77,7 +77,7 @@ def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
     for number, names in forward.stored.items():
         blanks.states[number] = _stored(blanks, number, names)
     for name, module in transformed.items():
-        if _carries(blanks, blanks.trace.tensors[name]):
+        if blanks.carries(blanks.trace.tensors[name]):
             blanks.reasons.append((module, _TRANSFORMED))
     for step in forward.steps:
         numbers = (*step.ins, *step.outs)
@@ -93,12 +93,8 @@ def _run(blanks: BlankPass, transformed: Mapping[str, str]) -> BlankPropagation:
     return BlankPropagation(
         blanks.blank, tuple(dict.fromkeys(blanks.reasons)), tuple(dict.fromkeys(blanks.means_left)),
         tuple(dict.fromkeys(blanks.norms)), blanks.writers, frozenset(blanks.read - blanks.nonzero_readers),
-        {name: blanks.fill(name) for name, axes in blanks.trace.tensors.items() if _carries(blanks, axes)},
+        {name: blanks.fill(name) for name, axes in blanks.trace.tensors.items() if blanks.carries(axes)},
     )  # fmt: skip
-
-
-def _carries(blanks: BlankPass, axes: Iterable[Axis]) -> bool:
-    return any(blanks.group in groups_on(axis) for axis in axes)
 
 
 def _stored(blanks: BlankPass, number: int, names: tuple[str, ...]) -> AbstractState:

@@ -6,14 +6,14 @@ states combine in sums and in functions of each value.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 from growtool.algebra.expansion import Blank, Expansion, Fill
 from growtool.algebra.rewrite import RescaledNorm
-from growtool.trace import ChannelGroup, Trace, groups_on
+from growtool.trace import Axis, ChannelGroup, Trace, groups_on
 from growtool.trace.reading.norms import multipliers, norm_shifts
 from growtool.trace.steps import Step, is_finite_at_zero
 from growtool.trace.table.kinds import Kind, keeps_zero
@@ -82,6 +82,10 @@ class BlankPass:
     def carrying(self) -> frozenset[int]:
         return self.trace.forward.carrying(self.group)
 
+    def carries(self, axes: Iterable[Axis]) -> bool:
+        """Return whether the channels are on one of these axes."""
+        return any(self.group in groups_on(axis) for axis in axes)
+
     def state(self, number: int) -> AbstractState:
         """Return the state of a tensor: one that is not known has the source's values, and anything at blanks."""
         return self.states.get(number) or AbstractState("open" if number in self.carrying else None)
@@ -132,7 +136,7 @@ class BlankPass:
     def lies_on(self, number: int, dims: tuple[int, ...]) -> bool:
         """Return whether the channels are on one of these dimensions of a tensor."""
         axes = self.trace.forward.axes(number)
-        return any(self.group in groups_on(axes[dim]) for dim in dims)
+        return self.carries(axes[dim] for dim in dims)
 
     def occurrences(self, number: int) -> int:
         """Return how often the channels stand among the factors of a tensor's axes: twice in a square matrix."""
