@@ -31,9 +31,8 @@ class AxisMap:
         slots: B, the number of slots.
         share: float64 [M], the equal split: sums to 1 over each slot; 1 everywhere if no sum runs over the dimension.
         consumes: whether a sum runs over the dimension, or over part of its factors.
-        blank: bool [M], positions that copy none; None if there are none.
-        free: bool [M], blank positions that a sum runs over and that meet zeros alone, so that they may hold anything;
-            None: no position.
+        blank: bool [M], positions that copy none.
+        free: bool [M], blank positions that a sum runs over and that meet zeros alone, so that they may hold anything.
     """
 
     size: int
@@ -43,8 +42,8 @@ class AxisMap:
     slots: int
     share: Tensor
     consumes: bool
-    blank: Tensor | None = None
-    free: Tensor | None = None
+    blank: Tensor
+    free: Tensor
 
     @property
     def copies(self) -> Tensor:
@@ -62,29 +61,41 @@ class AxisMap:
         return cls.copied(size, torch.arange(size), torch.zeros(size, dtype=torch.int64))
 
     @classmethod
-    def copied(cls, size: int, index: Tensor, replica: Tensor) -> AxisMap:
+    def copied(cls, size: int, index: Tensor, replica: Tensor, blank: Tensor | None = None) -> AxisMap:
         """Return the map where positions are copied and no sum runs over them: each is a slot of its own."""
         m = len(index)
-        return cls(size, index, replica, torch.arange(m), m, torch.ones(m, dtype=torch.float64), False)
+        none = torch.zeros(m, dtype=torch.bool)
+        share = torch.ones(m, dtype=torch.float64)
+        return cls(size, index, replica, torch.arange(m), m, share, False, none if blank is None else blank, none)
+
+    @classmethod
+    def shared(cls, size: int, index: Tensor, replica: Tensor, share: Tensor) -> AxisMap:
+        """Return the map where positions are copied and a sum runs over all copies of a source position: its slot."""
+        none = torch.zeros(len(index), dtype=torch.bool)
+        return cls(size, index, replica, index, size, share, True, none, none)
 
     def part(self, positions: Tensor) -> AxisMap:
         """Return the map of some of the positions (int64), of a dimension that no sum runs over."""
-        chosen = AxisMap.copied(self.size, self.index[positions], self.replica[positions])
-        return chosen if self.blank is None else replace(chosen, blank=self.blank[positions])
+        return AxisMap.copied(self.size, self.index[positions], self.replica[positions], self.blank[positions])
 
     @property
     def fingerprint(self) -> bytes:
         """A digest that is equal for equal maps, and for no others."""
         digest = hashlib.sha256(f"{self.size} {self.slots} {self.consumes}".encode())
         for part in (self.index, self.replica, self.slot, self.share, self.blank, self.free):
-            digest.update(b"-" if part is None else part.numpy().tobytes())
+            digest.update(part.numpy().tobytes())
         return digest.digest()
+
+    @cached_property
+    def has_blanks(self) -> bool:
+        """Whether some position copies none."""
+        return bool(self.blank.any())
 
     @cached_property
     def is_identity(self) -> bool:
         """Whether the dimension stays as it is."""
         return (
-            self.blank is None and len(self.index) == self.size and bool((self.index == torch.arange(self.size)).all())
+            not self.has_blanks and len(self.index) == self.size and bool((self.index == torch.arange(self.size)).all())
         )
 
     @property
@@ -115,7 +126,7 @@ class AxisMap:
     @property
     def kept(self) -> Tensor:
         """int64: the positions that are copies, in order."""
-        return torch.arange(len(self.index)) if self.blank is None else torch.nonzero(~self.blank).flatten()
+        return torch.nonzero(~self.blank).flatten()
 
 
 def axis_map(
@@ -156,19 +167,9 @@ def axis_map(
         slot_offset,
         torch.cat([part.share for part in parts]),
         any(part.consumes for part in parts),
-        _joined([part.blank for part in parts], parts),
-        _joined([part.free for part in parts], parts),
+        torch.cat([part.blank for part in parts]),
+        torch.cat([part.free for part in parts]),
     )
-
-
-def _joined(masks: list[Tensor | None], parts: list[AxisMap]) -> Tensor | None:
-    """Concatenate masks of the parts' positions; return None if all are None."""
-    return None if all(mask is None for mask in masks) else torch.cat(list(map(_of_each_position, masks, parts)))
-
-
-def _of_each_position(mask: Tensor | None, part: AxisMap) -> Tensor:
-    """Return a mask of the positions of a map, bool [M]; None stands for a mask of zeros."""
-    return torch.zeros(len(part.index), dtype=torch.bool) if mask is None else mask
 
 
 def _factor_map(
@@ -184,17 +185,12 @@ def _factor_map(
     expansion = expansions[factor]
     if expansion.is_identity:
         return replace(AxisMap.unchanged(expansion.size), consumes=factor in consumed)
-    blank = expansion.blank if expansion.has_blanks else None
-    index = expansion.index.clamp(min=0)
+    blank, index = expansion.blank, expansion.index.clamp(min=0)
     if factor not in consumed:
-        return replace(AxisMap.copied(expansion.size, index, expansion.replica), blank=blank)
-    share = 1.0 / expansion.counts.double()  # R = E^+
-    if blank is not None:
-        share = share.masked_fill(blank, 0.0)
-    return AxisMap(
-        expansion.size, index, expansion.replica, index, expansion.size, share, True,
-        blank, None if blank is None else blank & (factor in free),
-    )  # fmt: skip
+        return AxisMap.copied(expansion.size, index, expansion.replica, blank)
+    share = (1.0 / expansion.counts.double()).masked_fill(blank, 0.0)  # R = E^+
+    shared = AxisMap.shared(expansion.size, index, expansion.replica, share)
+    return replace(shared, blank=blank, free=blank & (factor in free))
 
 
 def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:
@@ -204,6 +200,13 @@ def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:
         """Return `a * radix + b` for every pair, a varying slowest."""
         return (a[:, None] * radix + b[None, :]).reshape(-1)
 
+    def either(a: Tensor, b: Tensor) -> Tensor:
+        """Return `a or b` for every pair, a varying slowest."""
+        return (a[:, None] | b[None, :]).reshape(-1)
+
+    blank = either(outer.blank, inner.blank)
+    # free are positions that are free in every factor where they are blank
+    forbidden = either(outer.blank & ~outer.free, inner.blank & ~inner.free)
     return AxisMap(
         outer.size * inner.size,
         combine(outer.index, inner.index, inner.size),
@@ -212,22 +215,6 @@ def _product(outer: AxisMap, inner: AxisMap) -> AxisMap:
         outer.slots * inner.slots,
         (outer.share[:, None] * inner.share[None, :]).reshape(-1),
         outer.consumes or inner.consumes,
-        *_product_of_blanks(outer, inner),
+        blank,
+        blank & ~forbidden,
     )
-
-
-def _product_of_blanks(outer: AxisMap, inner: AxisMap) -> tuple[Tensor | None, Tensor | None]:
-    """Return which positions are blank: in either factor; and which are free: in every factor where they are blank."""
-    if outer.blank is None and inner.blank is None:
-        return None, None
-
-    def either(a: Tensor | None, b: Tensor | None) -> Tensor:
-        return (_of_each_position(a, outer)[:, None] | _of_each_position(b, inner)).reshape(-1)
-
-    blank = either(outer.blank, inner.blank)
-    return blank, blank & ~either(_forbidden(outer), _forbidden(inner))
-
-
-def _forbidden(part: AxisMap) -> Tensor | None:
-    """Return which positions are blank and not free."""
-    return part.blank if part.free is None or part.blank is None else part.blank & ~part.free

@@ -37,7 +37,7 @@ def copy_positions(W: Tensor, maps: Sequence[AxisMap], *, but: int | None = None
     for dim, axis in enumerate(maps):
         if dim != but and not axis.is_identity:
             W = W.index_select(dim, axis.index)
-            if axis.blank is not None:
+            if axis.has_blanks:
                 W.index_fill_(dim, torch.nonzero(axis.blank).flatten(), 0)
     return W
 
@@ -70,9 +70,8 @@ def grow_gradient(G: Tensor, maps: Sequence[AxisMap], *, power: int = 1) -> Tens
     grown = copy_positions(G, maps)
     for dim, axis in enumerate(maps):
         if not axis.is_identity:
-            factor = (1.0 / (axis.copies * axis.share)) ** power  # 1/c for rows, with share 1; 1 for columns, with 1/c
-            if axis.blank is not None:
-                factor = factor.masked_fill(axis.blank, 0.0)
+            # 1/c for rows, with share 1; 1 for columns, with 1/c
+            factor = ((1.0 / (axis.copies * axis.share)) ** power).masked_fill(axis.blank, 0.0)
             grown = grown * factor.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1))
     return grown
 

@@ -67,9 +67,8 @@ def _place(recipe: Recipe, units: NewUnits, M_OK1: Tensor, xx_K1K1: Tensor, stat
     """
     name, dim = (units.reader, 1) if units.columns else (units.writer, 0)
     tensor = recipe.tensors[name]
-    blank = tensor.maps[dim].blank
-    assert blank is not None and isinstance(tensor.width, Gradmax), "whatever carries the units grows by gradmax"
-    new = torch.nonzero(blank).flatten()
+    assert isinstance(tensor.width, Gradmax), "whatever carries the units grows by gradmax"
+    new = torch.nonzero(tensor.maps[dim].blank).flatten()
     generator = generator_for(recipe.plan.seed, f"directions of {tensor.shared}")
     M_OK, mean_K = M_OK1[:, :-1], xx_K1K1[-1, :-1] / xx_K1K1[-1, -1]
     # Units whose rows are not zero become w1 (x - mean) on the images: the writer's bias or a BatchNorm centres them.

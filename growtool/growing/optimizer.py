@@ -151,8 +151,7 @@ def _grown(slot: str, value: Tensor, tensor: TensorRecipe) -> Tensor:
     grown = grow_gradient(value, tensor.maps, power=power)
     blank = torch.zeros(grown.shape, dtype=torch.bool)
     for dim, axis in enumerate(tensor.maps):
-        if axis.blank is not None:
-            blank |= axis.blank.reshape(-1, *[1] * (grown.ndim - dim - 1))
+        blank |= axis.blank.reshape(-1, *[1] * (grown.ndim - dim - 1))
     if power == 2 and blank.any():
         grown = with_mean(grown, blank)
     return grown.contiguous()

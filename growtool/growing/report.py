@@ -188,7 +188,7 @@ def _how(tensor: TensorRecipe) -> str:
 
 def _new_ranges(axis: AxisMap) -> list[list[int]]:
     """Return the new positions of a dimension as ranges [start, stop): all copies but the first, and all blanks."""
-    new = axis.replica > 0 if axis.blank is None else (axis.replica > 0) | axis.blank
+    new = (axis.replica > 0) | axis.blank
     padded = torch.nn.functional.pad(new.int(), (1, 1))  # zeros at both ends, so that every range has two edges
     edges = padded.diff().nonzero().flatten().tolist()
     return [list(pair) for pair in zip(edges[::2], edges[1::2], strict=True)]

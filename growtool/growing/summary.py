@@ -150,8 +150,7 @@ def _features(recipe: Recipe) -> Iterable[GrownFeatures]:
     for output, maps in enumerate(recipe.outputs):
         for dimension, axis in enumerate(maps, 1):
             if not axis.is_identity:
-                blank = [False] * len(axis.index) if axis.blank is None else axis.blank.tolist()
-                copies = (None if new else i for i, new in zip(axis.index.tolist(), blank, strict=True))
+                copies = (None if new else i for i, new in zip(axis.index.tolist(), axis.blank.tolist(), strict=True))
                 yield GrownFeatures(output, dimension, axis.size, tuple(copies))
 
 

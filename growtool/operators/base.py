@@ -127,25 +127,21 @@ def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
         gain: standard deviation of the noise relative to that of W; None for the equal split.
     """
     dim = summed_dim(layer.maps)
-    blank = any(axis.blank is not None for axis in layer.maps)
+    blank = any(axis.has_blanks for axis in layer.maps)
     if dim is None or (gain is None and not blank):
         return fill_rows(split_evenly(W, layer.maps), W, layer)
     columns = layer.maps[dim]
     Z = drawn(layer.shape, layer.generator(), W.dtype, deviation(W))
-    if columns.blank is None:
-        Z.mul_(gain or 0.0)
-    else:
-        size = torch.full((layer.shape[dim],), gain or 0.0, dtype=W.dtype).masked_fill_(columns.blank, 0.0)
-        if columns.free is not None:
-            size.masked_fill_(columns.free, 1.0)
-        Z.mul_(size.reshape(-1, *[1] * (W.ndim - dim - 1)))
+    size = torch.full((layer.shape[dim],), gain or 0.0, dtype=W.dtype)
+    size.masked_fill_(columns.blank, 0.0).masked_fill_(columns.free, 1.0)
+    Z.mul_(size.reshape(-1, *[1] * (W.ndim - dim - 1)))
     return fill_rows(complete(Z, W, layer.maps), W, layer)
 
 
 def fill_rows(grown: Tensor, W: Tensor, layer: Layer) -> Tensor:
     """Write `layer.fill` at the blank positions of dimensions that no sum runs over, in place; return the tensor."""
     for dim, axis in enumerate(layer.maps):
-        if axis.blank is None or axis.consumes:
+        if axis.consumes or not axis.has_blanks:
             continue
         rows = torch.nonzero(axis.blank).flatten()
         if layer.fill == "mean":

@@ -53,7 +53,7 @@ def lift(axis: AxisMap, layout: Layout) -> tuple[AxisMap, Layout] | None:
     """
     if axis.is_identity:
         return AxisMap.unchanged(layout.blocks), layout
-    if axis.blank is not None or not _copies_positions(axis):
+    if axis.has_blanks or not _copies_positions(axis):
         return None
     block, place = layout.places()
     size = torch.bincount(block)
@@ -71,7 +71,7 @@ def lift(axis: AxisMap, layout: Layout) -> tuple[AxisMap, Layout] | None:
     if not axis.consumes:
         return AxisMap.copied(layout.blocks, index, replica), grown_layout
     share = torch.stack([axis.share[cell.positions[0]] for cell in grown])
-    return AxisMap(layout.blocks, index, replica, index, layout.blocks, share, True), grown_layout
+    return AxisMap.shared(layout.blocks, index, replica, share), grown_layout
 
 
 def _copies_positions(axis: AxisMap) -> bool:

@@ -217,7 +217,7 @@ def test_a_draft_is_completed_the_same_in_runs(maps, monkeypatch):
     if maps == "blank rows":
         kept = replace(kept, blank=torch.arange(6) > 3)
     W, draft = random(3, 4), random(6, 8, seed=1)
-    E = dense_E(kept) if kept.blank is None else dense_E(kept) * ~kept.blank[:, None]
+    E = dense_E(kept) * ~kept.blank[:, None]
     gap = E @ W - draft @ dense_E(summed)
     expected = draft + gap @ dense_R(summed, summed.share)
 

@@ -14,7 +14,7 @@ def shared(counts: list[int]) -> AxisMap:
     index = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
     index = index[torch.randperm(len(index), generator=torch.Generator().manual_seed(0))]
     share = 1.0 / torch.tensor(counts).double()[index]
-    return AxisMap(len(counts), index, torch.zeros_like(index), index, len(counts), share, True)
+    return AxisMap.shared(len(counts), index, torch.zeros_like(index), share)
 
 
 def split(w: torch.Tensor, axis: AxisMap, gain: float) -> torch.Tensor:

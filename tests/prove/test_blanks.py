@@ -75,7 +75,7 @@ def test_maps_with_blanks_are_dense_matrices_with_rows_of_zeros(free):
     torch.testing.assert_close(R @ E, torch.eye(8).double())
     # free where only `inner` is blank: what `outer` forbids stays forbidden
     expected = [bool(free and i < 2 and k == 4) for i in range(3) for _ in range(2) for k in range(5)]
-    assert found.free is not None and found.free.tolist() == expected
+    assert found.free.tolist() == expected
 
 
 def dense(expansion: Expansion) -> Tensor:

@@ -130,12 +130,12 @@ def test_new_blocks_take_the_sets_in_turn_and_are_orthogonal(rows, columns):
 def test_a_tensor_without_templates_holds_each_member_once():
     """Rows in two parts and columns in three: the first block, the last one, and zeros between them."""
 
-    def parts(count):
-        place = torch.arange(2 * count)
-        return AxisMap(2, place % 2, place // 2, place % 2, 2, torch.ones(2 * count), consumes=count == 3)
+    def parts(count, *, sums):
+        index, replica = torch.arange(2 * count) % 2, torch.arange(2 * count) // 2
+        return AxisMap.shared(2, index, replica, torch.ones(2 * count)) if sums else AxisMap.copied(2, index, replica)
 
     first, last = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[5.0, 6.0], [7.0, 8.0]])
-    grown = beside(first, last, torch.ones(4, 6), (parts(2), parts(3)), sums=False)
+    grown = beside(first, last, torch.ones(4, 6), (parts(2, sums=False), parts(3, sums=True)), sums=False)
     expected = torch.zeros(4, 6)
     expected[:2, :2], expected[2:, 4:] = first, last
     assert torch.equal(grown, expected)
