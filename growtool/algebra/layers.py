@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap
-from growtool.algebra.places import at, put
+from growtool.algebra.places import along, at, put
 
 AT_ONCE = 1 << 18  # numbers computed together, so that they stay in the processor's cache
 
@@ -48,7 +48,7 @@ def split_evenly(W: Tensor, maps: Sequence[AxisMap]) -> Tensor:
     for dim, axis in enumerate(maps):
         if axis.consumes and not axis.is_identity:
             # copies were made above, so the product may take their place
-            grown.mul_(axis.share.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1)))
+            grown.mul_(along(axis.share.to(grown.dtype), dim, grown.ndim))
     return grown
 
 
@@ -72,7 +72,7 @@ def grow_gradient(G: Tensor, maps: Sequence[AxisMap], *, power: int = 1) -> Tens
         if not axis.is_identity:
             # 1/c for rows, with share 1; 1 for columns, with 1/c
             factor = ((1.0 / (axis.copies * axis.share)) ** power).masked_fill(axis.blank, 0.0)
-            grown = grown * factor.to(grown.dtype).reshape(-1, *[1] * (grown.ndim - dim - 1))
+            grown = grown * along(factor.to(grown.dtype), dim, grown.ndim)
     return grown
 
 
@@ -104,7 +104,7 @@ def complete(draft: Tensor, W: Tensor, maps: Sequence[AxisMap], share: Tensor | 
     if dim is None:
         raise ValueError("no single summed dimension grows")
     R = maps[dim].share if share is None else share
-    R = R.to(draft.dtype).reshape(-1, *[1] * (draft.ndim - dim - 1))
+    R = along(R.to(draft.dtype), dim, draft.ndim)
     if draft.ndim == 1:
         _correct(draft, W, maps, dim, R)
         return draft

@@ -15,6 +15,11 @@ def as_places(positions: Tensor) -> Places:
     return range(first, first + count) if consecutive else positions
 
 
+def along(vector: Tensor, dim: int, ndim: int) -> Tensor:
+    """Return a vector in the shape in which it runs along one dimension of a tensor of `ndim` dimensions."""
+    return vector.reshape(-1, *[1] * (ndim - dim - 1))
+
+
 def at(values: Tensor, dim: int, places: Places) -> Tensor:
     """Return the values at some places of a dimension: a view if these are a range, else a copy."""
     if isinstance(places, Tensor):

@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from growtool.algebra.places import along
+
 
 @dataclass(frozen=True, slots=True)
 class RescaledNorm:
@@ -69,7 +71,7 @@ class Rewrite:
         """
         if self.scale is not None:  # diag(gamma / |gamma|) W, so that the level |gamma| stays where the scale was
             gamma = read(self.scale)
-            W = W * (gamma / _size(gamma)).reshape(-1, *[1] * (W.ndim - self.dim - 1))
+            W = W * along(gamma / _size(gamma), self.dim, W.ndim)
         if self.level:
             W = torch.full_like(W, float(_size(W)))
         if self.centre:
@@ -81,7 +83,7 @@ class Rewrite:
         if self.factor != 1.0:
             W = W * self.factor**power
         if self.rows is not None:
-            W = W * (self.rows**power).to(W.dtype).reshape(-1, *[1] * (W.ndim - 1))
+            W = W * along((self.rows**power).to(W.dtype), 0, W.ndim)
         return W
 
 

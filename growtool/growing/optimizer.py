@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from growtool.algebra.layers import grow_gradient
+from growtool.algebra.places import along
 from growtool.checkpoint.beside import OPTIMIZER
 from growtool.errors import PlanError
 from growtool.finetune.optimizer_files import read_state
@@ -151,7 +152,7 @@ def _grown(slot: str, value: Tensor, tensor: TensorRecipe) -> Tensor:
     grown = grow_gradient(value, tensor.maps, power=power)
     blank = torch.zeros(grown.shape, dtype=torch.bool)
     for dim, axis in enumerate(tensor.maps):
-        blank |= axis.blank.reshape(-1, *[1] * (grown.ndim - dim - 1))
+        blank |= along(axis.blank, dim, grown.ndim)
     if power == 2 and blank.any():
         grown = with_mean(grown, blank)
     return grown.contiguous()

@@ -14,6 +14,7 @@ from torch import Tensor
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.expansion import Blank, Fill
 from growtool.algebra.layers import complete, deviation, split_evenly, summed_dim
+from growtool.algebra.places import along
 from growtool.templates.source import Grid
 
 _POOL = 1 << 18  # random numbers; the rows of a large tensor are stretches of them
@@ -134,7 +135,7 @@ def split_among_copies(W: Tensor, layer: Layer, gain: float | None) -> Tensor:
     Z = drawn(layer.shape, layer.generator(), W.dtype, deviation(W))
     size = torch.full((layer.shape[dim],), gain or 0.0, dtype=W.dtype)
     size.masked_fill_(columns.blank, 0.0).masked_fill_(columns.free, 1.0)
-    Z.mul_(size.reshape(-1, *[1] * (W.ndim - dim - 1)))
+    Z.mul_(along(size, dim, W.ndim))
     return fill_rows(complete(Z, W, layer.maps), W, layer)
 
 

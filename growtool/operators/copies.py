@@ -20,6 +20,7 @@ from torch import Tensor
 
 from growtool.algebra.axis_map import AxisMap
 from growtool.algebra.layers import copy_positions, split_evenly
+from growtool.algebra.places import along
 from growtool.operators.base import Abilities, Layer, drawn, rows_of, split_among_copies
 from growtool.plan.width import Copies
 
@@ -34,7 +35,7 @@ def grow_copies(spec: Copies, W: Tensor, layer: Layer) -> Tensor:
     for dim, axis in enumerate(layer.maps):
         if axis.consumes and not axis.is_identity:
             share = share_of_like(1.0 / axis.share, spec.gain).to(grown.dtype)
-            grown.mul_(share.reshape(-1, *[1] * (grown.ndim - dim - 1)))
+            grown.mul_(along(share, dim, grown.ndim))
     return grown
 
 

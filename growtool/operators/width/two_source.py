@@ -13,6 +13,7 @@ from torch import Tensor
 
 from growtool.algebra.expansion import Expansion, tiled
 from growtool.algebra.layers import copy_positions, split_evenly
+from growtool.algebra.places import along
 from growtool.operators.base import Abilities, Layer, rows_of
 from growtool.plan.width import TwoSource
 
@@ -51,7 +52,7 @@ def grow(spec: TwoSource, W: Tensor, layer: Layer) -> Tensor:
 
 def _half(layer: Layer, dim: int, ndim: int) -> Tensor:
     """Return 0 or 1 along a dimension, for positions of the first and the second source, broadcast to the others."""
-    return layer.maps[dim].replica.reshape(-1, *[1] * (ndim - dim - 1))
+    return along(layer.maps[dim].replica, dim, ndim)
 
 
 def _between(spec: TwoSource, mine: Tensor, theirs: Tensor, layer: Layer) -> Tensor:
