@@ -171,8 +171,10 @@ def recipe_of(plan: Plan, checkpoint: Checkpoint, matching: Matching) -> Recipe:
     tensors = tensor_recipes(growing, checkpoint)
     torn = torn_ties(tensors.values(), source.model)
     if torn:
-        known = blamed(promise.obstacles if promise.kind == "lossy" else (), None)
-        promise = Promise("lossy", (*obstacles(Why.TIES, torn), *known))
+        known = promise.obstacles if promise.kind == "lossy" else ()
+        by_name = any(obstacle.why is Why.BY_NAME for obstacle in known)
+        ties = blamed(obstacles(Why.TIES, torn), None if by_name else "target")
+        promise = Promise("lossy", (*ties, *known))
     return Recipe(
         plan=plan,
         source=checkpoint,

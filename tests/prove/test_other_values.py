@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from growtool.checkpoint import ModelSpec, build
+from growtool.errors import PlanError
 from growtool.plan import Plan
 from growtool.prove.block_equivalence import compare_passes
 from growtool.recipe import resolve
+from growtool.recipe.choosing.consent import require_consent
 from growtool.recipe.ties import torn_ties
 from growtool.trace import trace_model
 from tests.support.promises import OTHERS, TILE, promised
@@ -72,8 +74,11 @@ def recipe_of(kind, case):
     ],
 )
 def test_a_tie_that_only_the_target_has_is_named(case, names):
-    promise = recipe_of("tied", case).promise
+    recipe = recipe_of("tied", case)
+    promise = recipe.promise
     assert promise.kind == "lossy"
+    with pytest.raises(PlanError, match=r"target: computes otherwise than the source, so that growth cannot keep the"):
+        require_consent(recipe)
     assert promise.reasons[0] == f"{names}: one tensor in the target, several in the source, which may differ"
     for width in (TILE, *OTHERS):
         assert promised("tied", case, WIDER, width=width) == "lossy"
