@@ -113,7 +113,7 @@ def _pretended() -> Iterator[None]:
     backward = Trainer.backward
 
     def refusing(self: Trainer, *arguments: Any) -> Any:
-        if self.accumulate == 1:
+        if self.config.grad_accum_steps == 1:
             raise torch.OutOfMemoryError("out of memory, as it is pretended here")
         return backward(self, *arguments)
 
