@@ -68,7 +68,7 @@ class Trace:
         exits: module path -> parameters that, set to zero, make the module return its input unchanged.
         scaled: name of a parameter that scales a residual branch at its end (LayerScale) -> the parameters of the last
             affine layer before it, which zero the branch as well.
-        norm_eps: name of a parameter or buffer of a BatchNorm that can be made the identity -> the eps of the norm.
+        norm_eps: name of a parameter or buffer of a BatchNorm with running statistics -> the eps of the norm.
         received_activation: module path -> the idempotent activation that its only input came out of, e.g. `relu()`.
         infinite: sets of parameters that make a value infinite or NaN if they are zero together.
         read_in_several_ways: names of parameters that are summed over along different dimensions in different places.

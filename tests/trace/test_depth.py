@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import pytest
+import torch
 from torch import Tensor, nn
 
+from growtool.checkpoint import ModelSpec
 from growtool.library.timm import input_size
-from growtool.trace import Trace, inside, shortened, stretches, trace_model
+from growtool.trace import Trace, inside, shortened, stretches, trace_built, trace_model
 from growtool.trace.pairing.sequential_blocks import layers_in_line
 from growtool.trace.pairing.stretches import sequences
 from tests.support.models import TINY, Tiny, resolved, write_folder
@@ -203,3 +205,23 @@ def test_a_line_without_layers_that_compute_has_no_units():
 
     models = [line(count).eval() for count in (1, 2)]
     assert layers_in_line(*((model, trace_model(model, (3, 4, 4))) for model in models)) == []
+
+
+class TiedNorms(nn.Module):
+    """Two BatchNorms with one gain."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4, 2)
+        self.a, self.b = nn.BatchNorm2d(4, eps=1e-3), nn.BatchNorm2d(4, eps=1e-3)
+        self.b.weight = self.a.weight
+        self.num_classes, self.pretrained_cfg = 2, {"input_size": (3, 8, 8)}
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.head(self.b(torch.relu(self.a(self.stem(image)))).mean((2, 3)))
+
+
+def test_the_eps_of_a_norm_is_known_under_all_names_of_its_tensors():
+    found = trace_built(ModelSpec("test_vit"), TiedNorms().eval()).norm_eps
+    own = ("weight", "bias", "running_mean", "running_var")
+    assert found == {f"{norm}.{name}": 1e-3 for norm in "ab" for name in own}

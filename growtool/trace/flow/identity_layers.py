@@ -77,11 +77,10 @@ def _layer(tape: Observer, weight: Tensor, bias: Tensor | None) -> Params | None
 def _batch_norm(tape: Observer, call: Call) -> Params | None:
     if takes_batch_statistics(call) or any(argument is None for argument in call.args[1:5]):
         return None
-    names = [tape.value(argument).stored for argument in call.args[1:5]]
-    layer = _of_one_module(names, _OF_BATCH_NORM)
-    if layer is not None:
-        tape.norm_eps.update(dict.fromkeys(layer, float(call.args[-1])))
-    return layer
+    values = [tape.value(argument) for argument in call.args[1:5]]
+    for value in values:  # under all of its names, if it has several
+        tape.norm_eps.update(dict.fromkeys(value.params or (), float(call.args[-1])))
+    return _of_one_module([value.stored for value in values], _OF_BATCH_NORM)
 
 
 def _of_one_module(names: list[str | None], expected: tuple[str, ...]) -> Params | None:
