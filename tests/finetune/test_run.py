@@ -309,6 +309,8 @@ def test_weights_that_the_model_itself_computes_are_saved_as_it_stores_them(data
     finetune(run_config(checkpoint, data, tmp_path / "run", epochs=1, resume="auto"))
     names = [set(load_file(folder / "model.safetensors")) for folder in (checkpoint, tmp_path / "run/last")]
     assert names[0] == names[1] and "layer1.0.conv1.parametrizations.weight.original0" in names[0]
+    with pytest.raises(PlanError, match=r"found layer1\.0\.conv1.*, whose weights the model computes from others"):
+        finetune(run_config(checkpoint, data, tmp_path / "adapted", lora_rank=2))
 
 
 def test_without_an_output_the_run_stands_in_the_working_folder(

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from growtool.errors import PlanError
+from growtool.errors import PlanError, format_names
 from growtool.finetune.config import RunConfig
 from growtool.finetune.parallel.distributed import World
 from growtool.finetune.update.trainable import Selection
@@ -54,7 +54,7 @@ def targets(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
     Grouped convolutions get no adapters: the matrices of depthwise ones have no low rank.
 
     Raises:
-        PlanError: the pattern matches none.
+        PlanError: the pattern matches none, or one whose weight the model computes from others.
     """
     layers: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
@@ -64,6 +64,12 @@ def targets(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
     if not layers:
         raise PlanError(
             f"--set lora_targets={pattern}: matches no linear layer and no convolution; see `growtool inspect`"
+        )
+    computed = [name for name, layer in layers.items() if parametrize.is_parametrized(layer, "weight")]
+    if computed:
+        raise PlanError(
+            f"--set lora_targets={pattern}: found {format_names(computed)}, whose weights the model computes from "
+            "others (torch's parametrizations), expected layers with weights of their own; choose another pattern"
         )
     return layers
 
@@ -88,7 +94,7 @@ def add_adapters(
         The parameters that train: B and A of the adapters, and neither norms nor the classifier's bias.
 
     Raises:
-        PlanError: `config.lora_targets` matches no layer.
+        PlanError: `config.lora_targets` matches no layer, or one that takes no adapter.
     """
     layers = targets(model, config.lora_targets)
     for name, gradient in _gradients(model, layers, batches, loss, world).items():
